@@ -24,6 +24,7 @@ from _measure import BIN, Daemon, installed_environment, show, show_ratio
 
 WITH, WITHOUT = "--keeper", "--no-keeper"
 SETTLE = 3.0  # seconds until the work of the start is done
+PAUSE = 2.0  # seconds between two kills, after which the keeper starts gafferd without a longer delay
 CMD = "/bin/sleep 1000"
 
 
@@ -172,8 +173,14 @@ def costs(count: int, pairs: int) -> None:
             )
 
 
-def kill(node: Node, path: str) -> float:
-    """Return the seconds from SIGKILL of gafferd to the response of the next one."""
+def processor_time(pid: int) -> float:
+    """Return the seconds that a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def kill(node: Node, path: str) -> tuple[float, float]:
+    """Kill gafferd; return the seconds until the response of the next one, and what that has computed until then."""
     pid = node.pid
     pidfd = os.pidfd_open(pid)
     began = time.perf_counter()
@@ -182,7 +189,7 @@ def kill(node: Node, path: str) -> float:
     os.close(pidfd)
     with urllib.request.urlopen(node.url + path, timeout=60) as response:
         response.read()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, processor_time(node.pid)
 
 
 def returns(count: int, kills: int) -> None:
@@ -191,13 +198,14 @@ def returns(count: int, kills: int) -> None:
         before = node.wait_for(count)
         time.sleep(SETTLE)
         for path in ("/ping", "/jobs/default/s"):
-            took = []
+            found = []
             for _ in range(kills):
-                took.append(kill(node, path))
-                time.sleep(0.5)
-            show(f"SIGKILL to {path} with {count} processes", took)
-        found = {each["os_pid"] for each in node.call("GET", "/jobs/default/s")["instances"]}
-        print(f"{len(before & found)} of {count} processes are the same after {2 * kills} kills")
+                found.append(kill(node, path))
+                time.sleep(PAUSE)
+            show(f"SIGKILL to {path} with {count} processes", [took for took, _ in found])
+            show("  processor time of that", [computed for _, computed in found])
+        left = {each["os_pid"] for each in node.call("GET", "/jobs/default/s")["instances"]}
+        print(f"{len(before & left)} of {count} processes are the same after {2 * kills} kills")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Run a cluster on this host: a gaffer_lookupd, and several gafferd with the application in procfile/.
 
-By default, show a live table of the registry until Ctrl-C. With --once, kill a process and a node, measure how long the
-registry takes to reflect this, and exit. No processes or files are left behind.
+By default, show a live table of the registry until Ctrl-C. With --once, kill a process, a gafferd and a node, measure
+how long the cluster takes to reflect this, and exit. No processes or files are left behind.
 
 The demo only runs the commands installed next to its Python interpreter, and uses HTTP for everything else.
 """
@@ -28,7 +28,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def once(cluster: Cluster) -> None:
-    """Kill a process and a node, and print how long the registry takes to reflect this."""
+    """Kill a process, a gafferd and a node, and print how long the cluster takes to reflect this."""
     cluster.start_lookupd()
     print("lookupd", cluster.lookup_url, flush=True)
     cluster.start_nodes()
@@ -38,6 +38,7 @@ def once(cluster: Cluster) -> None:
     url = wait_for(lambda: served_page(cluster), 15, f"{WEB} does not respond at any announced endpoint")
     print("page 200", url, flush=True)
     crash_process(cluster, cluster.nodes[0])
+    crash_gafferd(cluster, cluster.nodes[0])
     crash_node(cluster, cluster.nodes[-1])
 
 
@@ -81,10 +82,24 @@ def long_running(server: Server) -> tuple[int, int] | None:
     return None
 
 
+def crash_gafferd(cluster: Cluster, node: Node) -> None:
+    """Kill a gafferd and wait until its keeper has started another one, with the same processes."""
+    before, pids = node.gafferd(), cluster.web()[node.url]["pids"]
+    os.kill(before, signal.SIGKILL)
+    start = time.monotonic()
+    wait_for(lambda: node.gafferd() != before, 15, f"no gafferd follows the one of {node.name} that was killed")
+    print("restart_ms", milliseconds_since(start), flush=True)
+
+    def same() -> bool:
+        return cluster.status(node) == "alive" and cluster.web()[node.url]["pids"] == pids
+
+    wait_for(same, 15, f"the registry does not show the same processes of {node.name} after its gafferd was killed")
+
+
 def crash_node(cluster: Cluster, node: Node) -> None:
-    """Kill a gafferd and wait until the registry marks it suspect and then removes it, and no other node."""
+    """Kill a gafferd with its keeper and wait until the registry marks it suspect and then removes it, and no other."""
     others = {url: source["pids"] for url, source in cluster.web().items() if url != node.url}
-    node.daemon.kill()
+    node.kill()
     start = time.monotonic()
     wait_for(
         lambda: cluster.status(node) in ("suspect", None),
@@ -107,7 +122,7 @@ def follow(cluster: Cluster) -> None:
     cluster.start_lookupd()
     cluster.start_nodes()
     cluster.load()
-    node = cluster.nodes[-1]
+    first, node = cluster.nodes[0], cluster.nodes[-1]
     print(
         f"""
 {SESSION} runs on {cluster.size} nodes. In a browser: {cluster.lookup_url}/ui/
@@ -122,7 +137,8 @@ In another terminal:
   gaffer scale {SESSION} web+2 worker=3
   gaffer ps {SESSION}
   gafferctl kill {SESSION}.worker KILL
-  kill -9 {node.daemon.process.pid}   # {node.name} becomes suspect at once and is removed after {TTL} s
+  kill -9 {first.gafferd()}   # the keeper starts gafferd of {first.name} again, and its processes go on
+  kill -9 {node.daemon.process.pid} {node.gafferd()}   # with its keeper: {node.name} is removed after {TTL} s
 
 Press Ctrl-C to stop the demo.
 """

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gaffer.schemas.lookup import JobSource
-from gaffer_client import Lookup
+from gaffer_client import Lookup, Server
 from gaffer_client.errors import GafferClientError
 from gaffer_client.naming import display_name
 
@@ -119,6 +120,18 @@ class Node:
         )
         self.url = ""
         self.name = ""
+
+    def gafferd(self) -> int:
+        """Return the process id of gafferd; `daemon` is its keeper."""
+        with Server(self.url) as server:
+            return server.health()["pid"]
+
+    def kill(self) -> None:
+        """Kill gafferd and its keeper, as if the host had failed."""
+        gafferd = self.gafferd()
+        self.daemon.process.send_signal(signal.SIGSTOP)  # it must not start another gafferd
+        os.kill(gafferd, signal.SIGKILL)
+        self.daemon.kill()
 
 
 class Cluster:

@@ -132,6 +132,21 @@ def test_an_order_goes_to_all_nodes_with_the_job(gaffer: Commands, web: Cluster)
     eventually(lambda: gaffer("--cluster", "unload", "shop").status == 4)
 
 
+def test_processes_of_all_nodes_are_signalled_stopped_and_started(gaffer: Commands, web: Cluster) -> None:
+    ran = gaffer("kill", "shop.web", "URG", "--cluster", "--yes")
+    assert lines(ran.out) == [f"{name}: shop.web: sent URG" for name in NAMES]
+    assert gaffer("kill", "shop.web", "NOPE", "--cluster", "--yes").status == 1
+    ran = gaffer("stop", "shop.web", "--cluster", "--yes")
+    assert lines(ran.out) == [f"{name}: shop.web: stopping" for name in NAMES]
+    eventually(lambda: gaffer("info", "shop.web", "--cluster").out.count(" stopped ") == 3)
+    ran = gaffer("start", "shop.web", "--node", "node1", "--wait")
+    assert ran.status == 0
+    assert lines(ran.out) == ["node1: shop.web: started", "shop.web is ready on node1"]
+    ran = gaffer("ps:start", "shop.web", "--cluster")
+    assert lines(ran.out) == [f"{name}: shop.web: started" for name in NAMES]
+    eventually(lambda: gaffer("info", "shop.web", "--cluster").out.count(" running ") == 3)
+
+
 def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -> None:
     ids = {node["name"]: node["id"] for node in json.loads(gaffer("lookup:nodes", "--json").out)["nodes"]}
     assert gaffer("scale", "shop.web=2", "--node", "node1", "--node", ids["node3"]).status == 0
@@ -267,6 +282,40 @@ def test_a_rolling_restart_takes_one_node_after_the_other(gaffer: Commands, web:
     assert pids()[2] == middle[2]
 
 
+def test_a_definition_is_rolled_back_everywhere(gaffer: Commands, web: Cluster) -> None:
+    for name in NAMES[:2]:
+        with web.server(name) as server:
+            server.update({"name": "web", "cmd": "sleep 2000"}, "shop")
+    ran = gaffer("rollback", "shop.web", "--cluster")
+    assert ran.status == 5
+    assert [line.partition(" in ")[0] for line in lines(ran.out)] == [
+        f"{name}: shop.web: rolled back" for name in NAMES[:2]
+    ]
+    assert "node3: shop.web" in ran.err  # it has no earlier definition
+    for name in NAMES:
+        with web.server(name) as server:
+            assert server.get_job("shop.web").info()["config"]["cmd"] == "sleep 1000"
+    ran = gaffer("status", "--cluster", "--json")
+    assert [job["name"] for node in json.loads(ran.out)["nodes"] for job in node["jobs"]] == ["shop.web"] * 3
+    assert gaffer("status", "shop.web", "--node", "node1").out.count("shop.web") == 1
+
+
+def test_what_was_done_before_a_node_was_lost_is_reported(gaffer: Commands, cluster: Cluster) -> None:
+    with cluster.node("node7") as node:
+        with cluster.server("node7") as server:
+            server.load({"name": "a", "cmd": "sleep 1000"}, "many")
+            server.load({"name": "b", "cmd": "sleep 1000", "reload_signal": "KILL"}, "many")
+            eventually(lambda: len(server.pids()) == 2)
+        eventually(lambda: gaffer("lookup:session", "many").out.count("alive") == 2)
+        node.signal(signal.SIGSTOP)
+        ran = gaffer("enable", "many.*", "--cluster", "--timeout", "0.3")
+        node.signal(signal.SIGCONT)
+        assert (ran.status, ran.out) == (3, "")
+        assert ran.err.count("node7") == 1  # once, not for each job
+        ran = gaffer("enable", "many.a", "many.nope", "--node", "node7")
+        assert (ran.status, ran.out) == (5, "node7: many.a: enabled\n")
+
+
 def test_a_start_waits_until_the_job_is_ready_anywhere(gaffer: Commands, cluster: Cluster, tmp_path: Path) -> None:
     flag = tmp_path / "ready"
     for name in NAMES:
@@ -325,8 +374,8 @@ def test_a_node_that_can_not_load_is_reported(
 
 def test_logs_of_all_nodes_are_merged_and_tell_what_becomes_of_the_nodes(gaffer: Commands, cluster: Cluster) -> None:
     with_job(cluster, gaffer, TALK)
-    ran = gaffer("logs", "shop.web", "--cluster", "-n", "1")
-    assert lines(ran.out) == [f"{name} shop.web.1 | tick" for name in NAMES]
+    expected = [f"{name} shop.web.1 | tick" for name in NAMES]
+    eventually(lambda: lines(gaffer("logs", "shop.web", "--cluster", "-n", "1").out) == expected)
     # Standard error is read at the end, standard output as it comes: with --json all is on standard output.
     words = ("logs", "shop.web", "--cluster", "-f", "-n", "0", "--json", "-L", cluster.registry.url)
     with following("gaffer", *words) as running:
@@ -383,6 +432,10 @@ def test_events_of_all_nodes_are_merged_also_of_those_that_get_the_job_later(
             documents = [json.loads(line) for line in running.lines]
             return any(each["node"] == node and each.get("event") == f"proc.shop.web.{kind}" for each in documents)
 
+        def noticed(node: str, notice: str) -> bool:
+            documents = [json.loads(line) for line in running.lines]
+            return any((each["node"], each.get("notice")) == (node, notice) for each in documents)
+
         def restarted(name: str) -> bool:
             with cluster.server(name) as server:
                 server.get_job("shop.web").restart()
@@ -393,7 +446,17 @@ def test_events_of_all_nodes_are_merged_also_of_those_that_get_the_job_later(
         with cluster.server("node3") as server:
             server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
         eventually(lambda: restarted("node3"))
-        assert running.interrupt()[0] == 130
+        # A node that dies loses its events: how many is told when it is back.
+        with cluster.node("node6") as node:
+            with cluster.server("node6") as server:
+                server.load({"name": "web", "cmd": "sleep 1000"}, "shop")
+            eventually(lambda: restarted("node6"))
+            node.kill()
+            eventually(lambda: noticed("node6", "unreachable"))
+            with cluster.node("node6", node.port):
+                eventually(lambda: noticed("node6", "back"), timeout=30)
+                eventually(lambda: noticed("node6", "missed"))
+                assert running.interrupt() == (130, "")
 
 
 # What needs no cluster

@@ -394,9 +394,8 @@ def test_ps_shows_restarts_and_the_last_exit(gaffer: Commands, server: Server, s
 def test_ps_says_that_the_last_start_failed(gaffer: Commands, server: Server, shop: Path) -> None:
     (shop / "Procfile").write_text("web: no-such-program\n")
     gaffer("load")
-    eventually(lambda: server.get_job("shop.web").info()["restarts"])
-    shown = gaffer("ps").out
-    assert re.search(r"\nRestarts: \d+; the last start failed\nweb is in backoff: .*no-such-program", shown), shown
+    expected = r"\nRestarts: \d+; the last start failed\nweb is in backoff: .*no-such-program"
+    eventually(lambda: re.search(expected, gaffer("ps").out))  # between two attempts to start it
 
 
 def test_scale_says_when_what_it_changed_will_run(gaffer: Commands, server: Server, shop: Path) -> None:

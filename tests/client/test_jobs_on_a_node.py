@@ -55,8 +55,9 @@ def test_status_has_a_row_for_each_process(gaffer: Commands, server: Server) -> 
     assert [job["name"] for job in json.loads(gaffer("status", "--json", "web").out)["jobs"]] == ["shop.web"]
 
 
+@pytest.mark.row("CL-30")
 def test_stop_and_start_wait_for_all_jobs_of_a_session(gaffer: Commands, server: Server) -> None:
-    ran = gaffer("stop", "shop.*", "--wait")
+    ran = gaffer("ps:stop", "shop.*", "--wait")
     assert (ran.status, ran.err) == (0, "")
     assert server.pids() == []
     ran = gaffer("start", "shop.web", "--wait", "--timeout=30")
@@ -66,12 +67,13 @@ def test_stop_and_start_wait_for_all_jobs_of_a_session(gaffer: Commands, server:
     assert gaffer("ps:start", "echo").out == "Starting shop.echo\n"
 
 
+@pytest.mark.row("CL-30")
 def test_signals_reach_a_job_or_one_of_its_processes(gaffer: Commands, server: Server) -> None:
     first, second = server.get_job("shop.web").pids
     assert gaffer("kill", "web.2", "KILL").out == f"Sent KILL to process {second}\n"
     eventually(lambda: second not in server.pids())
     assert first in server.pids()
-    assert gaffer("kill", "web", "KILL").status == 0
+    assert gaffer("ps:kill", "web", "KILL").status == 0
     eventually(lambda: first not in server.pids())
     ran = gaffer("kill", "web.9", "KILL")
     assert (ran.status, ran.err.splitlines()[0]) == (4, "gaffer: shop.web has no process in slot 9")
@@ -83,15 +85,17 @@ def test_a_process_is_stopped_by_its_pid_and_replaced(gaffer: Commands, server: 
     eventually(lambda: pid not in server.pids() and len(server.get_job("shop.web").pids) == 2)
 
 
+@pytest.mark.row("CL-30")
 def test_info_of_jobs_and_processes(gaffer: Commands, server: Server) -> None:
     out = gaffer("info", "web").out
     assert re.search(r"^Command +sleep 1000$", out, re.MULTILINE)
     assert re.search(r"^Processes +2 of 2$", out, re.MULTILINE)
     pid = server.get_job("shop.web").pids[0]
-    assert re.search(r"^Job +shop.web$", gaffer("info", str(pid)).out, re.MULTILINE)
+    assert re.search(r"^Job +shop.web$", gaffer("ps:info", str(pid)).out, re.MULTILINE)
     assert json.loads(gaffer("info", str(pid), "--json").out)["pid"] == pid
 
 
+@pytest.mark.row("CL-22")
 def test_commit_runs_a_process_once(gaffer: Commands, server: Server) -> None:
     ran = gaffer("commit", "web", "--var", "SIZE=3", "--json")
     pid = json.loads(ran.out)["pid"]
@@ -104,6 +108,7 @@ def test_names_that_were_perhaps_meant(gaffer: Commands, server: Server) -> None
     for words in (["stop", "wbe"], ["restart", "shop.wbe"], ["exits", "wbe"], ["info", "wbe"], ["status", "wbe"]):
         ran = gaffer(*words)
         assert (ran.status, ran.err.splitlines()[1]) == (4, "  did you mean 'shop.web'?"), words
+    assert gaffer("ps", "shpo").err.splitlines()[1] == "  did you mean 'shop'?"
     assert gaffer("stop", "shpo.*").err.splitlines()[1] == "  did you mean 'shop'?"
 
 
@@ -126,6 +131,7 @@ def test_what_is_sent_comes_back_without_control_of_the_terminal(server: Server,
         os.close(ours)
 
 
+@pytest.mark.row("CL-33", "CL-34")
 def test_recv_copies_bytes_to_a_pipe_until_the_end(server: Server, node: Daemon) -> None:
     pid = server.get_job("shop.echo").pids[0]
     assert run_command("gaffer", "send", f"{pid}", "zwei", env=env(node)).returncode == 0
@@ -148,3 +154,10 @@ def test_what_can_t_be_sent_or_received(gaffer: Commands, server: Server) -> Non
 
 def env(node: Daemon) -> dict[str, str]:
     return clean_env({"GAFFER_ENDPOINT": node.url, "HOME": os.devnull})
+
+
+def test_plain_tables_are_lines_of_values(gaffer: Commands, server: Server) -> None:
+    rows = [line.split("\t") for line in gaffer("status", "--plain").out.splitlines()]
+    assert [row[0] for row in rows] == ["shop.web.1", "shop.web.2", "shop.echo.1"]
+    assert {len(row) for row in rows} == {8}
+    assert gaffer("status").out.startswith("NAME ")

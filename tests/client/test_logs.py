@@ -1,6 +1,7 @@
 """`logs`, and `Job.logs` and `Process.logs` of the library, against a real node."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,37 @@ def test_the_lines_of_all_processes_with_their_names(gaffer: Commands, gafferctl
         json.loads(line) for line in gaffer("logs", "shop.two", "--slot=1", "--stream=err", "--json").out.splitlines()
     ]
     assert lines == [{"job": "shop.two", "slot": 1, "stream": "err", "line": "end"}]
+
+
+def test_chosen_lines_of_several_jobs(gaffer: Commands, server: Server, node: Daemon) -> None:
+    load(server, "one", "echo first error; echo fine; echo end >&2")
+    load(server, "two", "echo second error; echo end >&2")
+    ran = gaffer("logs", "shop.*", "--grep=err.r$")
+    assert (ran.err, ran.out.splitlines()) == ("", ["shop.one.1 | first error", "shop.two.1 | second error"])
+    words = [command_path("gaffer"), "logs", "shop.one", "shop.two", "-f", "-t", "--grep", "error|late"]
+    env = clean_env({"GAFFER_ENDPOINT": node.url})
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as following:
+        assert following.stdout is not None
+        shown = sorted(following.stdout.readline().split(" ", 1)[1] for _ in range(2))
+        assert shown == ["shop.one.1 | first error\n", "shop.two.1 | second error\n"]
+        server.unload("shop.two")
+        load(server, "two", "echo late; echo end >&2")
+        line = following.stdout.readline()
+        following.terminate()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d shop\.two\.1 \| late\n", line)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--grep=["], "--grep: '[' is not a regular expression: unterminated character set at position 0"),
+        (["--plain", "--grep=x"], "--plain and --grep are mutually exclusive"),
+        (["-t"], "--timestamps needs --follow"),
+    ],
+)
+def test_lines_that_can_t_be_chosen(gaffer: Commands, server: Server, options: list[str], message: str) -> None:
+    ran = gaffer("logs", "shop.web", *options)
+    assert (ran.status, ran.err.splitlines()[0]) == (2, f"gaffer: {message}")
 
 
 def test_where_to_start(gaffer: Commands, server: Server) -> None:

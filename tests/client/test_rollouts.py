@@ -190,6 +190,7 @@ def test_mistakes(gaffer: Commands, server: Server, shop: Path, arguments: list[
 # reload
 
 
+@pytest.mark.row("CL-31")
 def test_reload_by_signal(gaffer: Commands, server: Server, shop: Path) -> None:
     command = "sh -c 'trap \"echo x >> reloads\" HUP; while true; do sleep 0.05; done'"
     before = load(server, shop, cmd=command, reload_signal="HUP")

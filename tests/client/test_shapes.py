@@ -88,3 +88,32 @@ def test_the_settings_of_jobs_are_imported_with_the_first_job() -> None:
     code = "import gaffer_client.node, gaffer_client.lookup, sys; print('gaffer.jobs.config' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.strip() == "False"
+
+
+FIRST_USES = """
+import sys, threading
+from typing import TypedDict
+from gaffer_client.shapes import validate
+
+sys.setswitchinterval(1e-6)
+for number in range(60):
+    inner = TypedDict("inner", {f"a{index}": int for index in range(40)})
+    shape = TypedDict("shape", {f"b{index}": list[inner] for index in range(10)})
+    start = threading.Barrier(8)
+
+    def work():
+        start.wait()
+        validate({f"b{index}": [] for index in range(10)}, shape)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print("done")
+"""
+
+
+def test_threads_may_use_a_shape_for_the_first_time_at_once() -> None:
+    ran = subprocess.run([sys.executable, "-c", FIRST_USES], capture_output=True, text=True, timeout=50, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "done\n", "")

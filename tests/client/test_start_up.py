@@ -96,6 +96,7 @@ def test_everyday_commands_import_nothing_large(node: Daemon) -> None:
         ["gaffer", "ps", "shop", "--json"],
         ["gaffer", "apps"],
         ["gaffer", "--version"],
+        ["gaffer", "status"],
         ["gafferctl", "status"],
         ["gafferctl", "stop", "shop.web"],
         ["gafferctl", "start", "shop.web"],
@@ -103,6 +104,31 @@ def test_everyday_commands_import_nothing_large(node: Daemon) -> None:
     assert dict(zip(map(" ".join, lines), imports(node, *lines), strict=True)) == {
         " ".join(line): set() for line in lines
     }
+
+
+def test_no_command_for_a_node_imports_the_framework_or_requests(node: Daemon) -> None:
+    lines = [
+        *(["gaffer", "info", "shop.web"], ["gaffer", "restart", "shop.web"], ["gaffer", "scale", "shop", "web=2"]),
+        *(
+            ["gaffer", "kill", "shop.web", "CONT"],
+            ["gaffer", "exits", "shop.web"],
+            ["gaffer", "definitions", "shop.web"],
+        ),
+        *(
+            ["gaffer", "history"],
+            ["gaffer", "exec", "shop.web"],
+            ["gaffer", "logs", "shop.web"],
+            ["gaffer", "key:list"],
+        ),
+        *(["gaffer", "disable", "shop.web", "--reason=x"], ["gaffer", "enable", "shop.web"], ["gaffer", "context"]),
+        *(["gaffer", "config", "show", "--json"], ["gaffer", "completion", "bash"], ["gaffer", "commit", "shop.web"]),
+        *(["gafferctl", "processes"], ["gafferctl", "pids", "shop.web"], ["gafferctl", "add", "shop.web"]),
+        *(["gafferctl", "get_process", "shop.web"], ["gafferctl", "sub", "shop.web"], ["gafferctl", "version"]),
+    ]
+    heavy = LARGE - {"dataclasses", "inspect", "logging", "msgspec", "typing_extensions", "gaffer.schemas.responses"}
+    heavy -= {"gaffer.jobs.config"}  # behind the schemas of settings
+    found = zip(map(" ".join, lines), imports(node, *lines), strict=True)
+    assert {line: modules & heavy for line, modules in found if modules & heavy} == {}
 
 
 def test_help_imports_nothing_large(node: Daemon) -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from gaffer_client import Lookup, Server
+from gaffer_client.errors import Unreachable
 from support.daemons import clean_env
 from support.poll import eventually
 
@@ -118,7 +119,8 @@ def test_once(temp: Path) -> None:
     out, progress = demo.communicate(timeout=60)
     assert demo.returncode == 0, out + progress
     lines = (
-        rf"lookupd {URL}\n(node \S+ {URL}\n){{3}}page 200 {URL}/\ncrash_ms \d+\nsuspect_ms \d+\nexpired_ms \d+\nok\n"
+        rf"lookupd {URL}\n(node \S+ {URL}\n){{3}}page 200 {URL}/\ncrash_ms \d+\nrestart_ms \d+\n"
+        r"suspect_ms \d+\nexpired_ms \d+\nok\n"
     )
     assert re.fullmatch(lines, out)
     figures = dict(line.split() for line in out.splitlines() if "_ms" in line)
@@ -151,7 +153,8 @@ def test_once_that_is_told_to_stop_leaves_nothing(temp: Path, signum: signal.Sig
 def test_the_table_follows_the_lookup_until_ctrl_c(temp: Path, open_terminal: Callable[[Path], Terminal]) -> None:
     terminal = open_terminal(temp)
     lookup_url, node_url = terminal.expect(rf"GAFFER_LOOKUPD=({URL})\s+export GAFFER_ENDPOINT=({URL})").groups()
-    node = int(terminal.expect(r"kill -9 (\d+)")[1])
+    gafferd = int(terminal.expect(r"kill -9 (\d+) ")[1])
+    node = [int(pid) for pid in terminal.expect(r"kill -9 (\d+) (\d+) ").groups()]
     terminal.expect(r"NODE +JOB +PROCESSES +ENDPOINT +STATE +AGE")
     terminal.expect(r"node1 +demo\.web +\d+ \d+ +127\.0\.0\.11:\d+ \+1 +alive")
     terminal.expect(r"node3 +demo\.web +\d+ +127\.0\.0\.13:\d+ +alive")
@@ -159,7 +162,12 @@ def test_the_table_follows_the_lookup_until_ctrl_c(temp: Path, open_terminal: Ca
     with Server(node_url) as server:
         server.get_job("demo.clock").scale("=3")
     terminal.expect(r"node1 +demo\.clock +\d+ \d+ \d+ ")
-    os.kill(node, signal.SIGKILL)
+    os.kill(gafferd, signal.SIGKILL)
+    with Server(node_url) as server:
+        eventually(lambda: server.health()["pid"] != gafferd, retry_on=(Unreachable,))
+        assert len(server.get_job("demo.clock").info()["processes"]) == 3
+    for pid in node:
+        os.kill(pid, signal.SIGKILL)
     terminal.expect(r"node3 +demo\.web +.* suspect")
     with Lookup(lookup_url) as lookup:
         eventually(lambda: len(lookup.nodes()["nodes"]) == 2)

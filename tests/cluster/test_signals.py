@@ -34,7 +34,7 @@ def test_a_signal_during_the_imports_of_a_daemon(tmp_path: Path, command: str, s
 
 @pytest.mark.parametrize("command", ["gaffer", "gafferctl"])
 def test_an_interrupt_during_the_imports_of_a_tool(tmp_path: Path, command: str) -> None:
-    (tmp_path / "msgspec.py").write_text(SHOOTS_ITSELF.format(int(signal.SIGINT)))
+    (tmp_path / "docopt.py").write_text(SHOOTS_ITSELF.format(int(signal.SIGINT)))
     done = run_command(command, "ps", env={"PYTHONPATH": str(tmp_path)})
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 

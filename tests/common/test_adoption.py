@@ -161,3 +161,18 @@ def test_what_outlives_it_in_its_group_is_killed(tmp_path: Path, subreaper: bool
 def is_member(pid: int, group: int) -> bool:
     stat = procfs.read_stat(pid)
     return stat is not None and stat.pgrp == group and stat.state not in "ZX"
+
+
+def test_survivors_of_a_job_that_no_longer_exists_are_ended_before_its_name_is_used_again(left: ProcessRecord) -> None:
+    record = msgspec.structs.replace(left, detach=False, definition="another")
+    recording = Recording()
+    with running_manager([recording], survivors=[Survivor(record)]) as manager:
+        assert manager.end_unclaimed() == ["default.j"]
+        assert manager.end_unclaimed() == []
+        manager.load(CONFIG.replace(startsecs=0))
+        eventually(lambda: manager.pids("j"))
+        assert ended(left)
+        (message,) = recording.of("exit")
+        assert (message["os_pid"], message["stopped"]) == (left.os_pid, True)
+        manager.stop_job("j")
+        eventually(lambda: not manager.running)

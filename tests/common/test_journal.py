@@ -1,10 +1,13 @@
 """Journals: what they make of a header, and that nothing is lost or written twice when the reader is killed."""
 
+import asyncio
 import contextlib
 import json
 import os
 import random
 import re
+import resource
+import socket
 import subprocess
 import threading
 import time
@@ -15,9 +18,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaffer.jobs.config import JobConfig
+from gaffer.processes import launch
 from gaffer.streams.journal import HEADER, Journal, LogWrite
+from gaffer.streams.log_files import LogWriter
+from gaffer.streams.log_progress import recover
+from gaffer.streams.pipes import Input, Output
+from gaffer.streams.process_streams import ProcessStreams
+from gaffer.streams.recording import Recording
+from gaffer.streams.rings import Ring
+from gaffer.streams.rotation import Rotation
 from support.kept_streams import KeptStreams
 from support.needs import needs_linux
+from support.poll import eventually_async
 
 pytestmark = needs_linux
 
@@ -70,6 +83,148 @@ def test_memory_that_is_not_needed_is_given_back() -> None:
     assert len(journal.read(journal.end - 10_000, 10_000)) == 10_000
 
 
+@pytest.mark.parametrize(
+    ("written", "expected", "left"),
+    [(b"", 3, b"old"), (b"on", 3, b"old"), (b"one\n", 7, b"oldone\n"), (b"one\nother", 7, b"oldone\nother")],
+)
+@pytest.mark.parametrize("name", ["out.log", "out.log.1"])
+def test_a_write_is_known_by_the_size_of_the_file(
+    tmp_path: Path, name: str, written: bytes, expected: int, left: bytes
+) -> None:
+    (tmp_path / "out.log").write_bytes(b"of others")
+    file = tmp_path / name
+    file.write_bytes(b"old")
+    status = file.stat()
+    journal = Journal.create("test", "0123456789abcdef")
+    journal.append(b"oldone\n")
+    journal.intend(3, LogWrite(status.st_dev, status.st_ino, 3, 7, 7))
+    with file.open("ab") as appended:
+        appended.write(written)
+    again = Journal(os.dup(journal.fileno()))
+    assert recover(again, tmp_path / "out.log") == expected
+    assert file.read_bytes() == left
+
+
+def test_input_is_in_the_pipe_when_its_memory_is_given_back() -> None:
+    journal = Journal.create("test", "0123456789abcdef")
+    reading, writing = os.pipe()
+    content = random.Random(1).randbytes(300_000)
+    journal.accept(content)
+    found = b""
+    while journal.end < len(content):
+        journal.deliver(writing)
+        journal.release(journal.end)  # more than an Input does: what is in the pipe was not read
+        found += os.read(reading, 1 << 20)
+    assert found == content
+    os.close(reading)
+    os.close(writing)
+
+
+class Holder:
+    """A keeper within the test."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+        self.dropped: list[str] = []
+
+    def keep(self, name: str, fd: int) -> None:
+        self.held[name] = os.dup(fd)
+
+    def drop(self, name: str) -> None:
+        self.dropped.append(name)
+
+
+@pytest.mark.expects_errors("won't outlive gafferd")
+async def test_output_for_which_a_journal_has_no_room_passes_it_by(caplog: pytest.LogCaptureFixture) -> None:
+    holder, ring = Holder(), Ring()
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    output = Output(asyncio.get_running_loop(), reading, ring, recording=Recording("job", "stdout", holder, ring))
+    content = random.Random(1).randbytes(60_000)
+    os.write(writing, content)
+    output.read_available()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, hard))  # as when there is no memory
+    try:
+        os.write(writing, content)
+        os.close(writing)
+        while not ring.closed:
+            output.read_available()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ring.read(0, 200_000).data == content * 2
+    assert "stdout of job won't outlive gafferd: File too large" in caplog.text
+    journal = Journal(holder.held["stdout.journal"])
+    assert journal.start == journal.end == 120_000
+    assert os.fstat(journal.fileno()).st_blocks * 512 <= 2 * 4096
+    assert holder.dropped == ["stdout"]
+
+
+@pytest.mark.expects_errors("can't be read: Illegal seek")
+async def test_a_journal_that_can_not_be_used_is_left() -> None:
+    ring = Ring()
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    recording = Recording("job", "stdout", Holder(), ring, adopted=os.dup(writing))
+    output = Output(asyncio.get_running_loop(), reading, ring, recording=recording)
+    os.write(writing, b"data")
+    os.close(writing)
+    output.read_available()
+    output.read_available()
+    assert (ring.read(0).data, ring.closed) == (b"data", True)
+
+
+async def test_an_adopted_input_goes_on_with_what_was_accepted() -> None:
+    loop, holder = asyncio.get_running_loop(), Holder()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    first = Input(loop, os.dup(writing), holder)
+    first.write(b"x" * 100_000)
+    assert first.accepted == 100_000
+    assert 0 < first.delivered < 100_000
+    first.release()
+    assert holder.dropped == []
+    second = Input(loop, writing, holder, adopted=holder.held["stdin.journal"])
+    assert (second.accepted, second.delivered) == (100_000, 65536)
+    second.write(b"y" * 10)
+    found = b""
+    while len(found) < 100_010:
+        found += await asyncio.to_thread(os.read, reading, 65536)
+    assert found == b"x" * 100_000 + b"y" * 10
+    await eventually_async(lambda: second.delivered == 100_010)
+    second.close()
+    assert holder.dropped == ["stdin"]
+    os.close(reading)
+
+
+async def test_the_output_of_a_process_without_a_pipe_comes_from_its_journal(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    writer = LogWriter(loop, tmp_path)
+    writer.start()
+    journal = Journal.create("test", "0123456789abcdef")
+    journal.append(b"one\ntwo\n")
+    journal.settle(4)
+    custom = Journal.create("test", "fedcba9876543210")
+    custom.append(b"three")
+    config = JobConfig("job", "true", redirect_output=["out"], custom_streams=["more"])
+    streams = ProcessStreams(loop, config, {"name": "job", "pid": 1}, capture_all=False)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    child = launch.Child(streams=[os.dup(ours.fileno())], stream_inputs=[ours.detach()])
+    theirs.close()
+    child.journals = {"stdout.journal": os.dup(journal.fileno()), "stream:more.journal": os.dup(custom.fileno())}
+    streams.connect(child, lambda kind: writer.file(f"{kind}.log", Rotation(0, 0)), Holder())
+    ring = streams.ring("out")
+    assert (ring.epoch, ring.read(0).data, ring.closed) == ("0123456789abcdef", b"one\ntwo\n", True)
+    assert (streams.ring("more").epoch, streams.ring("more").read(0).data) == ("fedcba9876543210", b"three")
+    logged = asyncio.Event()
+    streams.close()
+    streams.when_logged(logged.set)
+    await asyncio.wait_for(logged.wait(), 10)
+    assert (tmp_path / "out.log").read_bytes() == b"two\n"
+    writer.close()
+
+
 def lines_of(rng: random.Random) -> list[bytes]:
     return [b"%d %s\n" % (number, b"x" * rng.choice((0, 5, 5, 5, 70, 3000))) for number in range(LINES // 10)]
 
@@ -112,7 +267,7 @@ def test_a_reader_that_is_killed_loses_and_repeats_nothing(
     with KeptStreams(tmp_path, {"stdout": reading}, format=form, max_bytes=max_bytes) as streams:
         producer.start()
         epochs = set()
-        for _ in range(40):
+        for _ in range(25):
             streams.start()
             time.sleep(rng.uniform(0, 0.06))
             streams.kill()
@@ -144,7 +299,7 @@ def test_input_that_was_accepted_is_delivered_once_and_in_order(tmp_path: Path) 
         os.set_blocking(fd, False)
     with KeptStreams(tmp_path, descriptors, format="raw", max_bytes=0) as streams:
         accepted = 0
-        for _ in range(30):
+        for _ in range(20):
             streams.start()
             streams.kill_after(rng.uniform(0, 0.05))
             found = streams.accepted()

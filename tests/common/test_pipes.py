@@ -198,3 +198,10 @@ asyncio.run(main())
 def test_a_pipe_is_read_to_its_end_without_memory() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("1000 True\n", "")
+
+
+def test_what_an_earlier_gafferd_kept_stays_for_readers_that_come_back() -> None:
+    retention = Retention(256 * KIB, 3000 * KIB, 1000 * KIB)
+    assert retention.limit(3000 * KIB, 100.0, followed=False) == 2256 * KIB
+    assert retention.limit(9000 * KIB, 104.9, followed=False) == 2256 * KIB
+    assert retention.limit(9000 * KIB, 105.0, followed=False) == 256 * KIB

@@ -4,10 +4,12 @@ import signal
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.records import ProcessRecord
+from gaffer.jobs.rollout import RolloutKind, RolloutState
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState, Phase
 from support.job_steps import START
@@ -72,6 +74,24 @@ def test_one_of_another_definition_is_replaced() -> None:
     system.exit(pid)
     system.group_empty(pid)
     assert (system.job.pids(), system.job.exits[0].reason) == ([pid + 1], "update")
+
+
+@pytest.mark.parametrize("kind", [RolloutKind.UPDATE, RolloutKind.RESTART])
+def test_a_rollout_goes_on(kind: RolloutKind) -> None:
+    system = System(cmd="new", numprocesses=3)
+    config = system.job.config.replace(cmd="old") if kind is RolloutKind.UPDATE else system.job.config
+    record = structs.replace(record_of(config), outdated=kind)
+    pids = [system.next_pid() for _ in range(3)]
+    adopted = [ev.Adopted(pid, structs.replace(record, slot=slot), 50.0) for slot, pid in enumerate(pids, 1)]
+    system.tell(*adopted, START)
+    for number, pid in enumerate(pids, 1):
+        assert system.signals == [(each, signal.SIGTERM) for each in pids[:number]]
+        system.exit(pid)
+        system.group_empty(pid)
+        assert system.job.exits[0].reason == kind.value
+        system.advance(system.job.config.startsecs)
+    assert system.job.rollout is not None
+    assert (system.job.rollout.state, system.job.rollout.replaced) == (RolloutState.DONE, 3)
 
 
 def test_one_of_a_definition_that_differs_only_in_live_settings_goes_on() -> None:

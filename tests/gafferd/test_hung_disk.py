@@ -117,6 +117,7 @@ async def test_the_end_of_the_node_ends_a_reload(
 ) -> None:
     monkeypatch.setattr(reloader, "READ_TIMEOUT", 60.0)
     reloads = make_reloader(manager, hung)
+    reloads.start(manager.loop, manager)
     running = asyncio.ensure_future(reloads.reload())
     await eventually_async(lambda: hung.reads == 1)
     reloads.quiesce()

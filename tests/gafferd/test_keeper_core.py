@@ -109,7 +109,16 @@ def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> No
 
 def test_a_gafferd_that_served_a_second_is_started_again_at_once() -> None:
     core, now = Core(100.0, 50), 100.0
-    for served, delay in [(0.0, 0.1), (0.0, 0.2), (1.0, 0.1), (0.25, 0.141), (0.0, 0.283), (3.0, 0.1), (1.0, 0.1)]:
+    for served, delay in [
+        (0.0, 0.1),
+        (0.0, 0.2),
+        (1.0, 0.1),
+        (0.25, 0.141),
+        (0.0, 0.283),
+        (3.0, 0.1),
+        (1.0, 0.1),
+        (keeper.RESET_AFTER, 0.0),
+    ]:
         core.handle(datagram("READY=1"), now)
         now += served
         core.handle(("exited", core.daemon, SIGNALLED), now)
@@ -527,7 +536,7 @@ def test_the_store_is_bounded() -> None:
         ("FDSTORE=1\nFDNAME=a\nFDNAME=b", (5, 6, 7), "FDSTORE has 3 descriptors and 2 names"),
         ("FDSTORE=1\nFDNAME=a b", (5,), "invalid name 'a b'"),
         ("FDSTORE=1\nFDNAME=", (5,), "invalid name ''"),
-        ("FDSTORE=1\nFDNAME=" + "n" * 600, (5,), "invalid name 'nnn"),
+        ("FDSTORE=1\nFDNAME=" + "n" * (keeper.MAX_NAME + 1), (5,), "invalid name 'nnn"),
         ("CHILD=61", (), "write CHILD=pid id"),
         ("CHILD=1 init", (), "expected a number from 2"),
         ("CHILD=50 gafferd", (), "CHILD='50 gafferd' is not a child"),

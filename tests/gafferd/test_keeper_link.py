@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from gaffer.loop import new_loop
 from gafferd.keeping.link import KeeperLink, KeptChild
 from support.kept import Directed, Kept, is_gone, kept, pipe
 from support.poll import eventually
@@ -211,3 +213,26 @@ def test_a_descriptor_that_was_closed_is_not_taken_for_another() -> None:
 
 def is_stopped(pid: int) -> bool:
     return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+@pytest.mark.expects_errors("the keeper .* has ended")
+@pytest.mark.parametrize("library", ["asyncio", "uvloop"])
+def test_the_end_of_a_keeper_with_unread_messages_is_noticed(library: str) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for message in (b"CHILD=5 1 1 15", b"DUMPED=1"):
+        theirs.send(message)
+    link = KeeperLink(ours, os.getpid(), 10.0)
+    exits: list[int] = []
+    lost: list[str] = []
+    link.on_exit = lambda os_pid, status: exits.append(os_pid)
+    link.on_lost = lambda: lost.append("lost")
+    loop = new_loop(library)
+    try:
+        link.start(loop, None)  # type: ignore[arg-type]
+        theirs.send(b"EXITED=5 0")
+        theirs.close()  # before it has read DUMP
+        eventually(lambda: loop.run_until_complete(asyncio.sleep(0.01)) or lost)
+        assert (exits, lost) == ([5], ["lost"])
+    finally:
+        link.close()
+        loop.close()

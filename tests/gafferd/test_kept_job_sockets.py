@@ -158,6 +158,18 @@ start = on-connection
     assert are_refused(web)
 
 
+def test_an_upgrade_keeps_the_sockets(tmp_path: Path, program: str) -> None:
+    sockets = f"tcp:127.0.0.1:0, u=unix:{tmp_path}/lazy.sock"
+    lazy = f"[process:lazy]\ncmd = {program}\nsocket = {sockets}\nstart = on-connection\n"
+    with kept_node(tmp_path, lazy) as node:
+        before, pid = eventually(lambda: node.sockets("lazy")), node.pid
+        node.daemon.signal(signal.SIGUSR2)
+        for place in before:
+            ask(place)
+        eventually(lambda: node.pid != pid and node.sockets("lazy") == before, retry_on=(OSError,))
+        assert not any(map(is_refused, before))
+
+
 def test_sockets_that_no_job_uses_any_more_are_closed(tmp_path: Path, program: str) -> None:
     job = "[process:{0}]\ncmd = {1}\nsocket = {2}\nstart = on-connection\n"
     listens = {

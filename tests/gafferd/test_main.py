@@ -126,7 +126,7 @@ def test_an_inherited_ignored_sigchld_does_no_harm(tmp_path: Path, config: Path)
     )
     environment = clean_env({"HOME": str(tmp_path)})
     node = psutil.Popen(
-        [sys.executable, "-c", launcher, command_path("gafferd"), str(config), "--bind=127.0.0.1:0"],
+        [sys.executable, "-c", launcher, command_path("gafferd"), str(config), "--bind=127.0.0.1:0", "--no-keeper"],
         env={**environment, "GAFFER_STATE_DIR": str(tmp_path / "state")},
         stderr=-1,
         text=True,
@@ -357,12 +357,12 @@ def test_the_backlog_of_lookupd(args: list[str], backlog: int) -> None:
     ],
 )
 def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, args: list[str], shown: str) -> None:
-    assert command(args, {"GAFFER_STATE_DIR": str(tmp_path)}) == 2
+    assert command(["--no-keeper", *args], {"GAFFER_STATE_DIR": str(tmp_path)}) == 2
     assert capsys.readouterr().err.startswith(shown)
 
 
 def test_all_wrong_values_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(["--backlog=x", "--loop=y"], {"GAFFER_CLUSTER_KEY_FILE": "/missing"}) == 2
+    assert command(["--no-keeper", "--backlog=x", "--loop=y"], {"GAFFER_CLUSTER_KEY_FILE": "/missing"}) == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in lines if not line.startswith(" ")] == [
         "--backlog",

@@ -146,7 +146,7 @@ def test_a_configuration_is_checked_and_printed_without_running_plugins(
     tree: PluginTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*args: str) -> tuple[str, str]:
-        assert command(["-c", str(config), *args], {"GAFFER_STATE_DIR": str(tmp_path / "state")}) == 0
+        assert command(["-c", str(config), "--no-keeper", *args], {"GAFFER_STATE_DIR": str(tmp_path / "state")}) == 0
         return capsys.readouterr()
 
     tree.write("a", "raise SystemExit(9)\n__all__ = []")

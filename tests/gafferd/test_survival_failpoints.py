@@ -3,7 +3,9 @@
 Afterwards no process runs twice, none is without an owner, and none is forgotten.
 """
 
+import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ import requests
 
 from support.failpoints import FailPoint
 from support.poll import eventually
-from support.survival import TIMEOUT, Node, kept_node
+from support.survival import NO_LINES, TIMEOUT, Node, count_lines, feeds, kept_node, ping, writers
 
 # Each process holds a lock on the file of its slot, and complains if another has it.
 HOLDING = """
@@ -94,7 +96,8 @@ def live(watched: Watched) -> None:
     """Load, restart and unload processes, some of which end by themselves; nothing is left."""
     node = watched.node
     watched.call("POST", "/jobs/default", watched.job("a", 2))
-    watched.call("POST", "/jobs/default", watched.job("b", 1, "ends", restart="never"))
+    watched.call("POST", "/jobs/default", watched.job("b", 1, "ends", restart="never", rlimit_core="0"))
+    eventually(lambda: node.exits("b"), timeout=TIMEOUT, retry_on=(OSError,))
     watched.settled(a=2, b=0)
     assert [each["exit_code"] for each in node.exits("b")] == [7], node.exits("b")
     watched.call("DELETE", "/jobs/default/b")
@@ -113,6 +116,8 @@ def die_at(watched: Watched, place: str, number: int = 1) -> bool:
     return died
 
 
+OF_OUTPUT = re.compile("splice|header|append|mark|cut|rename:default")  # passed again and again
+
 PLACES = (
     "gafferd after fork",
     "gafferd after rename:state.json",
@@ -125,6 +130,46 @@ PLACES = (
 def test_a_death_between_two_steps_leaves_no_process_twice_or_alone(watched: Watched) -> None:
     for place in PLACES:
         assert die_at(watched, place), place
+
+
+def die_while_writing(watched: Watched, *places: str) -> str:
+    """Die at each of these places, by default at all that writing processes make gafferd pass; compare their lines."""
+    node, point, count = watched.node, watched.point, 2
+    node.load(writers("w", count, fill=1000, log_max_bytes="200k", log_backups=100))
+    before = node.running("w", count)
+    with feeds(node, before) as following:
+        if not places:
+            point.record()
+            time.sleep(5.0)  # what they write in this time fills files
+            places = tuple(place for place in point.recorded() if OF_OUTPUT.search(place) for _ in range(3))
+        for number, place in enumerate(places):
+            print(f"dying {place}")
+            pid = node.pid
+            point.arm(place, 1 + number % 3)
+            eventually(lambda: not point.armed, timeout=TIMEOUT)
+            eventually(lambda pid=pid: not psutil.pid_exists(pid), timeout=TIMEOUT)  # type: ignore[misc]
+            assert ping(node.url)
+            assert node.instances("w") == before
+        for feed in following:
+            assert feed.connected.wait(TIMEOUT)
+        node.unload("w")
+        for feed in following:
+            assert feed.over.wait(TIMEOUT)
+    logs = [node.ended_log("w", each.slot) for each in before]
+    found = sum((count_lines(log) for log in logs), NO_LINES)
+    assert (found.ended, found.flaws) == (count, (0, 0, 0))
+    assert [bytes(feed.data) for feed in following] == logs
+    return f"{len(places)} deaths at {len(set(places))} places: {found.written} lines, 0 lost, 0 twice"
+
+
+def test_a_death_between_two_steps_of_output_loses_and_repeats_nothing(watched: Watched) -> None:
+    die_while_writing(watched, "gafferd after splice", "gafferd before append", "gafferd after append")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_a_death_at_every_step_of_output(watched: Watched) -> None:
+    print(die_while_writing(watched))
 
 
 @pytest.mark.faults

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from support.needs import needs_mount
 from support.poll import eventually
@@ -25,13 +26,11 @@ from support.survival import (
     writers,
 )
 
-LOUD = {"pause": 0.0, "fill": 1000}  # as fast as it can
-
 
 def end_and_count(node: Node, name: str, slots: int) -> Lines:
     """Unload a job of writers; return what its logs have, which must be complete."""
     node.unload(name)
-    found = sum((count_lines(node.log(name, slot)) for slot in range(1, slots + 1)), NO_LINES)
+    found = sum((count_lines(node.ended_log(name, slot)) for slot in range(1, slots + 1)), NO_LINES)
     assert found.ended == slots
     assert found.flaws == (0, 0, 0)
     return found
@@ -190,7 +189,38 @@ def test_a_full_disk_costs_no_process(disk: Path) -> None:
         assert [count_lines(bytes(feed.data)).flaws for feed in following] == [(0, 0, 0)] * 2
         for feed, slot in zip(following, (1, 2), strict=True):
             # Every line that the log lacks is accounted for there.
-            log = node.log("w", slot)
+            log = node.ended_log("w", slot)
             parts = [int(line.split()[1]) for line in log.splitlines() if line.startswith(b"[gaffer: ")]
             rest = b"".join(line + b"\n" for line in log.splitlines() if not line.startswith(b"[gaffer: "))
             assert len(rest) + sum(parts) == len(feed.data)
+
+
+def test_a_rolling_restart_goes_on(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load({"name": "r", "cmd": "sleep 1000", "numprocesses": 2, "startsecs": 0.5})
+        before = {each.os_pid for each in node.running("r", 2)}
+        eventually(lambda: node.info("r")["state"] == "running", timeout=TIMEOUT)
+        requests.post(f"{node.url}/jobs/default/r/restart?rolling=true", timeout=TIMEOUT).raise_for_status()
+        node.kill()
+        eventually(lambda: not before & {each.os_pid for each in node.running("r", 2)}, timeout=TIMEOUT)
+        eventually(lambda: node.info("r")["rollout"]["state"] == "done", timeout=TIMEOUT)
+
+
+def test_a_process_with_a_long_name_of_a_stream_goes_on(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load(writers("w", 1, custom_streams=["\N{SNOWMAN}" * 63 + "\N{GRINNING FACE}"]))
+        before = node.running("w", 1)
+        node.kill()
+        assert node.instances("w") == before
+        assert end_and_count(node, "w", 1).written
+
+
+def test_the_working_directory_may_be_removed(tmp_path: Path) -> None:
+    config, here = tmp_path / "gafferd.ini", tmp_path / "here"
+    config.write_text("[job:s]\ncmd = sleep 1000\n")
+    here.mkdir()
+    with kept_node(tmp_path, str(config), enter=("env", "--chdir", str(here))) as node:
+        before = node.running("s", 1)
+        here.rmdir()
+        node.kill()
+        assert node.instances("s") == before

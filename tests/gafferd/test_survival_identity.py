@@ -11,11 +11,11 @@ import psutil
 import pytest
 import requests
 
-from support.daemons import gafferd
+from support.daemons import gafferd, run_command
 from support.failpoints import FailPoint
 from support.needs import needs_mount, needs_pidns
 from support.poll import eventually
-from support.survival import TIMEOUT, Node, kept_node, kill_daemons, ping
+from support.survival import TIMEOUT, Node, kept_node, kill_daemons, ping, without_gafferd
 
 OTHER_BOOT = 'mount --bind "$0" /proc/sys/kernel/random/boot_id; exec "$@"'
 
@@ -55,6 +55,21 @@ for _ in range(100):
 else:
     sys.exit("the number is taken")
 """
+
+
+def test_no_other_gafferd_gets_the_processes_while_theirs_is_away(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\n")
+    with kept_node(tmp_path, str(config)) as node:
+        node.load({"name": "s", "cmd": "sleep 1000", "numprocesses": 2})
+        before = node.running("s", 2)
+        with without_gafferd(node, config):
+            other = run_command("gafferd", "--no-keeper", "--bind", "127.0.0.1:0", "--state-dir", str(node.state))
+            assert other.returncode == 1
+            assert "is in use by the keeper of gafferd" in other.stderr
+        assert ping(node.url)
+        assert node.instances("s") == before
+        assert node.info("s")["restarts"] == 0
 
 
 @needs_mount

@@ -152,7 +152,7 @@ def test_without_a_keeper_there_is_nothing_to_upgrade_with() -> None:
     with gafferd("--no-keeper") as node:
         answer = requests.post(f"{node.url}/upgrade", timeout=TIMEOUT)
         assert (answer.status_code, answer.json()["error"]) == (409, "no_keeper")
-        assert answer.json()["hint"] == "start it without --no-keeper (keeper = no in [gaffer])"
+        assert answer.json()["hint"] == "start it without --no-keeper or `keeper = no`"
         node.signal(signal.SIGUSR2)
         node.wait_for_line("gafferd runs without a keeper; start it without --no-keeper")
         assert requests.get(f"{node.url}/health", timeout=TIMEOUT).json()["pid"] == node.pid

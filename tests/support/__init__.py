@@ -7,6 +7,7 @@ Programs and hosts
 - `passing`: sockets that are open when a daemon starts, as a service manager passes them
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output
+- `tmux`: a program on a terminal that shows a screen
 - `docker`: images and containers
 - `machines`: machines of their own in namespaces, with systemd as their first process
 - `wheels`: the built packages

@@ -12,7 +12,8 @@ The places, where WORD begins a datagram and NAME is that of a file:
 - `receive:WORD`: a datagram from gafferd, in the keeper
 - `rename:NAME`: replacing a file
 - `reap`: waiting for a process whose status is taken
-- `splice`, `write`: moving output, writing to a file or pipe at a position
+- `splice`, `header`, `append`, `mark`, `cut`: moving output or input, noting that in a journal, writing to a log file,
+  noting its place or times, cutting it off
 - `exec`: becoming another program
 
 Only what an isolated interpreter has is imported before the places are set: the keeper runs in one.
@@ -91,7 +92,8 @@ def watch_common(role: str) -> None:
     watch(role, os, "waitid", _reaped)
     watch(role, os, "waitpid", lambda *args: "reap")
     watch(role, os, "splice", lambda *args, **kwargs: "splice")
-    watch(role, os, "pwrite", lambda *args: "write")
+    for name, place in (("pwrite", "header"), ("writev", "append"), ("setxattr", "mark"), ("ftruncate", "cut")):
+        watch(role, os, name, lambda *args, place=place: place)
     watch(role, os, "execv", lambda *args: "exec")
     watch(role, os, "posix_spawn", lambda *args, **kwargs: "fork")
 
@@ -113,7 +115,13 @@ def watch_keeper() -> None:
             passing("keeper", "after", place)
             return result
 
+    def socketpair(*args: "Any") -> "tuple[Socket, Socket]":
+        ours, theirs = pair(*args)
+        return Socket(fileno=ours.detach()), Socket(fileno=theirs.detach())
+
+    pair = _socket.socketpair
     _socket.socket = Socket  # type: ignore[misc]
+    _socket.socketpair = socketpair
     watch_common("keeper")
 
 

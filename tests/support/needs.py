@@ -75,6 +75,10 @@ def _no_systemd() -> str | None:
     return None if os.access(SYSTEMD, os.X_OK) else "needs systemd (apt-get install systemd)"
 
 
+def _no_tmux() -> str | None:
+    return None if shutil.which("tmux") else "needs tmux (apt-get install tmux)"
+
+
 def _no_iptables() -> str | None:
     answer = _try(["unshare", "--net", "iptables", "--list"])
     return f"needs iptables in network namespaces: {answer}" if answer else None
@@ -159,6 +163,7 @@ needs_mount = _need("mount", _no_mount)
 needs_userns = _need("userns", _no_userns)
 needs_systemd = _need("systemd", _no_systemd)
 needs_iptables = _need("iptables", _no_iptables)
+needs_tmux = _need("tmux", _no_tmux)
 needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)

@@ -150,7 +150,7 @@ def _interrupt(process: psutil.Process) -> None:
 
 def _script(home: Path) -> str:
     command = [command_path("gafferd"), "--state-dir", f"{home}/state", "--bind", f"127.0.0.1:{PORT}"]
-    command.append(f"--config={home}/gafferd.ini")
+    command += [f"--config={home}/gafferd.ini", "--no-keeper"]
     shown = list(dict.fromkeys([Path(sys.base_prefix), Path(sys.prefix), REPOSITORY]))
     hidden = [(number, path) for number, path in enumerate(shown) if _closed(path)]
     show = "".join(_SHOW.format(home=home, number=number, path=path) for number, path in hidden)

@@ -33,14 +33,14 @@ WRITER = """
 import os, signal, sys, time
 pause, fill, pid, ends = float(sys.argv[1]), b" " * int(sys.argv[2]), os.getpid(), []
 signal.signal(signal.SIGTERM, lambda *_: ends.append(1))
-number, due = 0, time.monotonic()
+number = 0
 def write(line):
     while line:
         line = line[os.write(1, line):]
 while not ends:
     write(b"%d %d%s\\n" % (pid, number, fill))
-    number, due = number + 1, due + pause
-    time.sleep(max(0.0, due - time.monotonic()))
+    number += 1
+    time.sleep(pause)
 write(b"%d end\\n" % pid)
 """
 
@@ -114,7 +114,7 @@ class Node:
 
     def running(self, name: str, count: int) -> list[Instance]:
         """The processes of a job once there are so many."""
-        return eventually(lambda: len(found := self.instances(name)) == count and found, timeout=TIMEOUT)
+        return eventually(lambda: len(found := self.instances(name)) == count and found, timeout=TIMEOUT + count / 5)
 
     def exits(self, name: str) -> list[dict[str, Any]]:
         """The exits of a job, oldest first."""
@@ -130,15 +130,27 @@ class Node:
 
     def stop(self) -> None:
         """End a node whose first keeper was killed, by that which it has now."""
-        pid, keeper = self.pid, self.get("/health")["keeper"]["pid"]
-        os.kill(keeper, signal.SIGTERM)
-        eventually(lambda: not psutil.pid_exists(pid) and not psutil.pid_exists(keeper), timeout=TIMEOUT)
+
+        def parent() -> psutil.Process | None:
+            found = psutil.Process(self.pid).parent()
+            return found if found is not None and found.pid == self.get("/health")["keeper"]["pid"] else None
+
+        keeper = eventually(parent, timeout=TIMEOUT, retry_on=(OSError, psutil.NoSuchProcess))
+        pid = self.pid
+        keeper.terminate()
+        eventually(lambda: not psutil.pid_exists(pid) and not psutil.pid_exists(keeper.pid), timeout=TIMEOUT)
 
     def log(self, name: str, slot: int, kind: str = "out") -> bytes:
         """The whole log of a slot, over its rotated files."""
         path = self.state / "logs" / f"default.{name}.{slot}.{kind}.log"
         older = sorted(path.parent.glob(f"{path.name}.*"), key=lambda each: -int(each.suffix[1:]))
         return b"".join(each.read_bytes() for each in (*older, path))
+
+    def ended_log(self, name: str, slot: int) -> bytes:
+        """The whole log of a slot whose writer is ending, once its last line is there; the last log if it never is."""
+        with suppress(AssertionError):
+            eventually(lambda: self.log(name, slot).endswith(b" end\n"))
+        return self.log(name, slot)
 
 
 def kill_and_wait(pid: int, signum: int = signal.SIGKILL) -> None:
@@ -246,13 +258,13 @@ def count_lines(data: bytes) -> Lines:
 class Feed:
     """Follows the output of a process from its beginning, and resumes where it was when the connection ends.
 
-    `data` is what came, `gaps` what the node said is missing, `resumed` how often it connected again.
+    `data` is what came, `gaps` what the node said is missing, `connections` how often it connected.
     """
 
     def __init__(self, node: Node, pid: int) -> None:
         self.data = bytearray()
         self.gaps: list[Any] = []
-        self.resumed = 0
+        self.connections = 0
         self.connected = threading.Event()
         self.over = threading.Event()
         self._address = urlsplit(node.url).netloc
@@ -280,10 +292,11 @@ class Feed:
                     if response.status != 200:  # the process has ended
                         self.over.set()
                         break
+                    self.connections += 1
                     self.connected.set()
                     self._follow(response)
             except (OSError, http.client.HTTPException):
-                self.resumed += 1
+                pass  # gafferd died
             finally:
                 self.connected.clear()
                 connection.close()

@@ -19,6 +19,7 @@ from gaffer.schemas.common import Later
 from gaffer.schemas.history import HistoryPage
 from gaffer.schemas.keys import KeyInfo, KeyList, NewKey
 from gaffer.schemas.stats import JobStats, OneProcessStats, ProcessStats
+from gaffer.schemas.upgrade import UpgradeStarted
 from gaffer.schemas.views import JobView
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "ProcessCount",
     "ProcessStats",
     "SessionList",
+    "UpgradeStarted",
     "VersionInfo",
 ]
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from gaffer.schemas.lookup import NodeInfo
 from gaffer_client.errors import GafferClientError
 from gaffer_client.jobs import Job
 from gaffer_client.naming import display_name
 from gaffer_client.progress import Progress
 
 if TYPE_CHECKING:
+    from gaffer.schemas.lookup import NodeInfo
     from gaffer_client.documents import ListedJob
 
 AT_A_TIME = 16  # nodes
@@ -32,7 +32,7 @@ class Member(NamedTuple):
     status: str
 
     @classmethod
-    def of(cls, node: NodeInfo) -> "Member":
+    def of(cls, node: "NodeInfo") -> "Member":
         """Return the member that an entry of a lookup describes."""
         labels = node.get("labels") or {}
         return cls(display_name(node), node["origin"], node.get("id"), labels, node.get("status", "alive"))

@@ -22,16 +22,24 @@ KEPT = 1024 * 1024  # bytes of buffered output
 FULL_TIMEOUT = 20.0  # seconds to wait for a reader before the oldest output is dropped; the node waits 60 s for us
 _PIECE = 256 * 1024  # bytes per write
 _NEXT_ATTEMPT = 0.1  # seconds between two attempts to reconnect
+_MOVED = 409  # the input has accepted more than expected
 _GOING_AWAY = 1001  # close code of a node that stops
 
 
 class _Pending:
     """A write that was sent over `connection` and not answered yet."""
 
-    def __init__(self, id: str, data: bytes, connection: Connection) -> None:
+    def __init__(self, id: str, data: bytes, connection: Connection, offset: int | None) -> None:
         self.id = id
         self.data = data
         self.connection = connection
+        self.offset = offset  # where the input must be, so that what was sent twice is written once
+        self.repeated = False
+
+    def encode(self) -> bytes:
+        """Return its frame."""
+        id = self.id if self.offset is None else f"{self.id}@{self.offset}"
+        return Frame(MESSAGE, id, self.data).encode()
 
 
 class IOChannel:
@@ -71,8 +79,7 @@ class IOChannel:
         self._kept = 0
         self._answers: dict[str, GafferClientError | None] = {}
         self._expected: _Pending | None = None
-        self._known = 0  # bytes that the stream had accepted when the node last said so
-        self._accepted: int | None = None  # the same, None until this connection has reported it
+        self._accepted: int | None = None  # bytes that the stream has accepted, None until the connection reports it
         self._failure: GafferClientError | None = None
         self._ended = False
         self._news = threading.Condition()
@@ -146,11 +153,12 @@ class IOChannel:
             if self._reconnect:  # a lost connection needs to know what came before
                 self._await(lambda: self._accepted is not None, timeout)
             connection = self._connection
-            self._expected = _Pending(id, data, connection)
+            pending = self._expected = _Pending(id, data, connection, self._accepted)
+            frame = pending.encode()
             self._news.notify_all()
         try:
             try:
-                connection.send(Frame(MESSAGE, id, data).encode())
+                connection.send(frame)
             except Unreachable:
                 if not self._reconnect:
                     raise
@@ -230,15 +238,22 @@ class IOChannel:
 
         Called with the lock held.
         """
-        before, self._known, self._accepted = self._known, accepted, accepted
+        self._accepted = accepted
         pending = self._expected
         if pending is None or pending.connection is self._connection:
             return None
-        if accepted == before:
-            pending.connection = self._connection
+        pending.connection = self._connection
+        pending.repeated = True
+        return self._compare(pending, accepted)
+
+    def _compare(self, pending: _Pending, accepted: int) -> _Pending | None:
+        """Settle a write, of which the lost connection may still bring a copy; return it if it must be repeated."""
+        assert pending.offset is not None
+        if accepted == pending.offset or not pending.repeated:
+            pending.offset = accepted
             return pending
         lost = Unreachable("the connection was lost while other clients wrote", url=self._connection.url)
-        self._answers[pending.id] = None if accepted == before + len(pending.data) else lost
+        self._answers[pending.id] = None if accepted == pending.offset + len(pending.data) else lost
         return None
 
     def _handle(self, message: str | bytes) -> None:
@@ -253,12 +268,16 @@ class IOChannel:
             raise MalformedAnswer(f"{url} sent an invalid channel frame", url=url) from None
         again = None
         with self._news:
-            if error is not None:
+            pending = self._expected
+            if error is not None and error.errno == _MOVED and error.to is not None and pending is not None:
+                self._accepted = error.to
+                again = self._compare(pending, error.to) if self._names(frame.id, pending) else None
+            elif error is not None:
                 self._handle_error(frame.id, error)
             elif accepted is not None and frame.id == ACCEPTED:
                 again = self._resume(accepted)
             elif frame.type == RESPONSE:
-                self._known = accepted or 0
+                self._accepted = accepted
                 self._answer(frame.id, None)
             elif frame.body:
                 self._keep(frame.body, frame.id)
@@ -266,7 +285,7 @@ class IOChannel:
                 self.offset = frame.id  # where the output begins
             self._news.notify_all()
         if again is not None:
-            self._connection.send(Frame(MESSAGE, again.id, again.data).encode())
+            self._connection.send(again.encode())
 
     def _keep(self, data: bytes, offset: str) -> None:
         # A response to a pending write may follow the output.
@@ -291,8 +310,13 @@ class IOChannel:
             self._answer(id, failure)
 
     def _answer(self, id: str, error: StatusError | None) -> None:
-        if self._expected is not None and id == self._expected.id:
-            self._answers[id] = error
+        pending = self._expected
+        if pending is not None and self._names(id, pending):
+            self._answers[pending.id] = error
+
+    @staticmethod
+    def _names(id: str, pending: _Pending) -> bool:
+        return id.partition("@")[0] == pending.id
 
 
 def _accepted(frame: Frame) -> int:

@@ -100,6 +100,10 @@ class Lookup:
         """The URLs of the lookups."""
         return list(self._transports)
 
+    def transport(self, url: str) -> Transport:
+        """Return a new transport for the lookup at `url`, one of `urls`; close it after use."""
+        return self._transports[url].clone()
+
     def close(self) -> None:
         """Close the connections; the next query reopens them."""
         self._panel.close()

@@ -4,7 +4,9 @@ Such servers may omit `Later` fields, use unknown enumeration values, exceed lim
 fields are always allowed and kept.
 """
 
+import threading
 import types
+from contextlib import suppress
 from enum import StrEnum
 from functools import cache, reduce
 from operator import or_
@@ -21,12 +23,28 @@ from typing import (
     is_typeddict,
 )
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert
 
 from gaffer.schemas.common import LATER
 
 _new_typed_dict: Any = TypedDict
 _not_required: Any = NotRequired
+
+
+_building = threading.Lock()
+_built: dict[Any, Any] = {}
+
+
+def validate(document: object, shape: Any) -> None:
+    """Raise msgspec.ValidationError if a document is not valid as `shape`, relaxed; thread-safe."""
+    relaxed = _built.get(shape)
+    if relaxed is None:
+        # At the first use of a type, msgspec builds its own description of it; two threads that do so at once crash.
+        with _building, suppress(ValidationError):
+            relaxed = tolerant(shape)
+            convert(None, relaxed)
+        _built[shape] = relaxed
+    convert(document, relaxed)
 
 
 def tolerant(shape: Any) -> Any:

@@ -21,7 +21,7 @@ from gaffer.schemas.lookup import (
     Tombstone,
 )
 from gaffer_client.merge import NodeKey, View, node_key
-from gaffer_client.shapes import tolerant
+from gaffer_client.shapes import validate
 
 _DRAINING = "draining"
 _NOT_OF_THE_NODE = ("event", "reason", "jobs", "age_ms")
@@ -87,7 +87,7 @@ class Topology:
         if shape is None:
             return Touched()
         try:
-            msgspec.convert(message, tolerant(shape))
+            validate(message, shape)
             return self._handle(event, message)
         except msgspec.ValidationError as error:
             raise OutOfStep(f"{event}: {error}") from None

@@ -286,10 +286,10 @@ class Transport:
         """Raise MalformedAnswer if a JSON document is not valid as `shape`."""
         import msgspec
 
-        from gaffer_client.shapes import tolerant
+        from gaffer_client.shapes import validate
 
         try:
-            msgspec.convert(document, tolerant(shape))
+            validate(document, shape)
         except msgspec.ValidationError as error:
             raise self._invalid(error) from None
 

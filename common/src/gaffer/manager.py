@@ -115,6 +115,7 @@ class Manager(Living, LegacyNames, Listeners):
         settings = Settings(capture_all, recorder, node_id, log_dir, socket_keeper)
         self.exit_code = 0
         self.drift: DriftSource = NoDrift()
+        self._recorder = recorder
         self._rehearsal: dict[JobName, Desired | None] | None = None
         self._ordering = Ordering(self._jobs, self._submit)
         self._checks = Checks(self._jobs, self._ordering)
@@ -209,6 +210,13 @@ class Manager(Living, LegacyNames, Listeners):
                 else:
                     self._loading.add(each, drained=self.draining)
             self._executor.touch(*(each.name for each in wanted))
+
+    def adopt(self) -> None:
+        """Adopt the survivors of the jobs that are loaded; call it after the start, before the loop runs.
+
+        Otherwise this happens once the loop runs, and others may see jobs without their processes for a moment.
+        """
+        self.loop.run_until_complete(self._executor.adopt())
 
     def end_unclaimed(self) -> list[str]:
         """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""
@@ -708,6 +716,8 @@ class Manager(Living, LegacyNames, Listeners):
         return self._executor.owners[pid]
 
     def _job_gone(self, job: Job) -> None:
+        if self._recorder is not None and not self.stopping:
+            self._recorder.unloaded(str(job.name))
         with self._lock:
             successor = self._jobs.forget(job)
             if successor is not None:

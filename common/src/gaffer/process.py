@@ -16,6 +16,7 @@ from gaffer.jobs import config as jobs_config
 from gaffer.jobs.names import JobName, parse_job_name
 from gaffer.jobs.recorder import Recorder
 from gaffer.jobs.records import ProcessRecord
+from gaffer.jobs.rollout import RolloutKind
 from gaffer.jobs.rules import FlappingInfo, port_number
 from gaffer.jobs.slot import SlotState
 from gaffer.jobs.usage import ResourceUsage
@@ -69,6 +70,13 @@ class ExitStatus:
             return cls(os.WEXITSTATUS(wait_status), 0, usage=usage, wait_status=wait_status)
         signum = os.WTERMSIG(wait_status)
         return cls(None, signum, out_of_memory(signum), usage, wait_status)
+
+    @classmethod
+    def known(cls, wait_status: int | None) -> Self:
+        """Make it from a status as of waitpid(2) that somebody else saw, None if nobody did."""
+        if wait_status is None:
+            return cls(None, None)
+        return cls.of(wait_status, lambda signum: None if signum == signal.SIGKILL else False)
 
 
 UNKNOWN_EXIT = ExitStatus(None, None)
@@ -571,10 +579,16 @@ class Process:
         """Undo `monitor`; unknown listeners are ignored."""
         self._sampler.unmonitor(self.pid, listener)
 
-    def record(self, start_time: int | None = None, current: jobs_config.JobConfig | None = None) -> ProcessRecord:
+    def record(
+        self,
+        start_time: int | None = None,
+        current: jobs_config.JobConfig | None = None,
+        outdated: RolloutKind | None = None,
+    ) -> ProcessRecord:
         """Return the record from which a later daemon can find this process.
 
         Live settings are those of the `current` definition of its job, by default those it was started with.
+        `outdated` is the kind of the rollout that is to replace it.
         `start_time` is read from /proc by default, which is slow while the kernel sets up a new program.
         """
         if start_time is None:
@@ -598,6 +612,7 @@ class Process:
             stop_signal=current.stop_signum,
             orphans=current.orphan_policy(self.config),
             restarts=self._restarts,
+            outdated=outdated,
         )
 
     # Streams

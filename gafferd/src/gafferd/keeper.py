@@ -73,7 +73,7 @@ LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
 MAX_MESSAGE = 8192  # bytes
 MAX_PASSED = 253  # descriptors of one message, SCM_MAX_FD
 BATCH = 64  # descriptors of one message to gafferd
-MAX_NAME = 512
+MAX_NAME = 2048  # a label of a stream has up to 64 characters, each quoted as up to 12
 MAX_CHILDREN = 65536
 MAX_DESCRIPTORS = 65536
 MAX_QUEUE = 4096  # messages to gafferd; more are dropped
@@ -274,7 +274,8 @@ class Core:
         self._failures = max(0.0, self._failures - served / SERVICE)
         if now - self._launched >= RESET_AFTER:
             self._failures = 0.0
-        delay = min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
+        # The first end after a long time is no loop: nothing is gained by waiting.
+        delay = 0.0 if served >= RESET_AFTER else min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
         self._failures = min(self._failures + 1, MAX_DOUBLINGS)
         self.daemon, self._last = None, reason
         self._started_at = now + delay

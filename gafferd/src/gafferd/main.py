@@ -24,8 +24,11 @@ from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.keeping.starting import join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
+from gafferd.state.lock import StateLock
 
 logger = logging.getLogger(__name__)
+
+_LOCK = "lock"  # the name of its descriptor in the keeper
 
 _COMMAND_OPTIONS = (
     Option("-h, --help", "show this help and exit"),
@@ -117,7 +120,7 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
         keeper = keeper or _start_keeper(settings, log, passed)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
-    with contextlib.closing(lock_directory(state_path, keeper.pid if keeper is not None else None)) as lock:
+    with contextlib.closing(_lock(state_path, keeper)) as lock:
         title.show("starting")
         setup_logging(settings.log_level, settings.error_log, settings.log_format)
         for warning in effective.file.warnings:
@@ -128,6 +131,15 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
             if status == HANDOVER:
                 _make_way()
             return status
+
+
+def _lock(state_path: Path, keeper: KeeperLink | None) -> StateLock:
+    """Lock the state directory; a keeper holds the lock as long as it holds processes, also without gafferd."""
+    if keeper is None:
+        return lock_directory(state_path)
+    lock = lock_directory(state_path, keeper.pid, keeper.take_descriptors(_LOCK))
+    keeper.store_descriptors(_LOCK, [lock.fileno()])
+    return lock
 
 
 def _make_way() -> NoReturn:

@@ -229,6 +229,7 @@ class Server:
                 durable.restore()
             else:
                 jobs.load()
+            manager.adopt()
             signals = _Signals(reloader, upgrader, keeper)
             signals.start(loop, manager)
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one

@@ -45,6 +45,7 @@ async def test_health() -> None:
     assert health == {
         "status": "ok",
         "version": gaffer.__version__,
+        "pid": os.getpid(),
         "jobs": 1,
         "processes": 0,
         "lookupds": [lookupd],

@@ -77,6 +77,9 @@ async def test_a_client_that_resumes_is_told_where_output_begins_and_what_was_ac
     async with channel(node, pid, "?resumable=true") as socket:
         assert await read(socket) == Frame("message", position(node, pid, "out", 5))
         assert await read(socket) == Frame("response", "accepted", b"5")
+        await write(socket, "2@0", b"LATE\n")
+        id, error = await read_error(socket)
+        assert (id, error["error"], error["reason"], error["to"]) == ("2@0", "CONFLICT", "input_moved", 5)
     async with channel(node, pid, "?resumable=true&mode=1&after=2") as socket:
         assert await read(socket) == Frame("message", position(node, pid, "out", 2))
         assert (await read(socket)).body == b"HO\n"

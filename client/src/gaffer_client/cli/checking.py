@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gaffer_client.transport import Transport
 
@@ -16,3 +17,11 @@ def checked_on_failure(transport: Transport, document: object, shape: str) -> It
 
         transport.check(document, getattr(documents, shape))
         raise
+
+
+def items(document: Any, key: str) -> list[Any]:
+    """Return the list `key` of a document; raise an error that `checked_on_failure` catches if it has none."""
+    found = document[key]
+    if not isinstance(found, list):
+        raise TypeError(f"{key} is not a list")
+    return found

@@ -5,24 +5,29 @@ A setting is read when a command needs it; an invalid setting does not affect co
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 from urllib.parse import urlsplit
 
-from gaffer.errors import InvalidValue, did_you_mean
+from gaffer.errors import InvalidValue
 from gaffer.runtime.options import Option
-from gaffer.runtime.settings import Setting, find
+from gaffer.runtime.settings import Given, Setting, find
 from gaffer.runtime.values import boolean, items, text
 from gaffer_client.cli.errors import UsageError
+from gaffer_client.cli.files import (
+    ClientFile,
+    Contexts,
+    NamedContext,
+    chosen_context,
+    read_client_file,
+    read_contexts,
+)
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Program
-from gaffer_client.transport import DEFAULT_URL, is_key
+from gaffer_client.transport import DEFAULT_TIMEOUT, DEFAULT_URL, is_key
 
 if TYPE_CHECKING:
-    import configparser
-
     from gaffer_client.announced import NodePattern, Origin
     from gaffer_client.live import LiveLookup
     from gaffer_client.lookup import Lookup
@@ -75,7 +80,7 @@ def _node_or_client(key: str) -> tuple[tuple[str, str], ...]:
 
 
 ENDPOINT: Final = Setting(
-    help="the node: http://, https:// or unix:/path",
+    help="the node: http://, https:// or unix:/path, or its name, which the lookups know",
     rule=text,
     shown=DEFAULT_URL,
     flag="-g URL, --endpoint=URL",
@@ -132,7 +137,15 @@ _INSECURE: Final = Setting(
     keys=_node_or_client("insecure"),
 )
 
+CONTEXT: Final = Setting(
+    help="the context: a set of these settings, see `gaffer context`",
+    rule=text,
+    flag="--context=NAME",
+    variable="GAFFER_CONTEXT",
+)
+
 SETTINGS: Final = (
+    CONTEXT,
     ENDPOINT,
     LOOKUPD,
     _NODES,
@@ -146,10 +159,16 @@ SETTINGS: Final = (
 )
 
 CONNECTION_OPTIONS = (
-    *(declared.option for declared in (_API_KEY_FILE, _CACERT, _CERTFILE, _KEYFILE, _INSECURE)),
+    *(declared.option for declared in (CONTEXT, _API_KEY_FILE, _CACERT, _CERTFILE, _KEYFILE, _INSECURE)),
     Option("--json", "print the JSON document returned by the API"),
+    Option("--plain", "print tables as lines of tab-separated values without headings, and no colours"),
     Option("-h, --help", "show help"),
 )
+
+
+def known_keys(section: str) -> list[str]:
+    """Return the keys of a section of the configuration file."""
+    return [key for declared in SETTINGS for home, key in declared.keys if home == section]
 
 
 class _TLSFiles(TypedDict):
@@ -161,42 +180,92 @@ class _TLSFiles(TypedDict):
 class Context:
     """The settings of a command, and its connections to a node and to the lookups."""
 
-    def __init__(self, program: Program, arguments: Arguments, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        arguments: Arguments,
+        environ: Mapping[str, str],
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         self.program = program
         self.arguments = arguments
-        self._environ = environ
+        self.environ = environ
+        self._timeout = timeout  # seconds for an answer of a node
 
     @cached_property
-    def _file(self) -> "_File":
-        return _read_file(self._environ)
+    def _file(self) -> ClientFile:
+        return read_client_file(self.environ, {kind: known_keys(kind) for kind in ("client", "node")})
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        """The contexts of the user."""
+        return read_contexts(self.environ, known_keys("client"))
+
+    @cached_property
+    def _context(self) -> NamedContext | None:
+        return chosen_context(self.contexts, find(CONTEXT, self.arguments.values, self.environ))
 
     @property
     def json(self) -> bool:
         """Whether to print JSON documents instead of text."""
         return self.arguments.flag("--json")
 
+    def given(self, declared: Setting, url: str | None = None) -> Given | None:
+        """Return the text of a setting and its source, or None; `url` selects the section of a node.
+
+        A flag comes first, then the context that --context names, the environment, the section of the node, the
+        current context, and [client].
+        """
+        context = self._context
+        of_context = context.find(declared) if context is not None else None
+        first = find(declared, self.arguments.values, {})
+        if first is None and context is not None and context.explicit:
+            first = of_context
+        return (
+            first
+            or find(declared, {}, self.environ)
+            or find(declared, {}, {}, self._file.of_node(url))
+            or of_context
+            or find(declared, {}, {}, self._file.of_client())
+        )
+
     def _value(self, declared: Setting, url: str | None = None) -> Any:
-        """Return the value of a setting, or its default; `url` selects the section of a node."""
-        return _checked(declared, self.arguments.values, self._environ, self._file.keys_for(url))
+        """Return the value of a setting, or its default; raise UsageError, naming the source, if it is invalid."""
+        return _checked(declared, self.given(declared, url))
 
     @property
     def _endpoint_given(self) -> str | None:
         given: str | None = self._value(self.program.endpoint)
         return given
 
-    def server(self, url: str | None = None) -> "Server":
-        """Return the chosen node, or the node at `url`, an address given by the user."""
+    def server(self, url: str | None = None) -> "AbstractContextManager[Server]":
+        """Return the chosen node, or the node at `url`, an address or a name given by the user."""
         from gaffer_client.local import default_url
         from gaffer_client.node import Server
         from gaffer_client.plain import PlainSender
 
         given = url or self._endpoint_given
-        url = given or default_url(self._environ)
+        if given and not is_address(given):
+            return self._named_server(given)
+        url = given or default_url(self.environ)
         configured = given or DEFAULT_URL  # the address that a `[node "URL"]` section would have
         key = self._api_key(configured)
         return Server(
-            url, api_key=key, insecure=self._value(_INSECURE, configured), sender=PlainSender, **self._tls(configured)
+            url,
+            api_key=key,
+            insecure=self._value(_INSECURE, configured),
+            timeout=self._timeout,
+            sender=PlainSender,
+            **self._tls(configured),
         )
+
+    @contextmanager
+    def _named_server(self, name: str) -> "Iterator[Server]":
+        from gaffer_client.cli.nodes import find_node
+
+        with self.lookup() as lookup, self.announced_server(find_node(lookup, name), lookup) as server:
+            yield server
 
     @contextmanager
     def announced_server(self, url: str, lookup: "Lookup | LiveLookup") -> "Iterator[Server]":
@@ -214,7 +283,8 @@ class Context:
         tls = self._tls(url)
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
-        with Server(url, api_key=key, insecure=self._value(_INSECURE, url), sender=PlainSender, **tls) as server:
+        insecure = self._value(_INSECURE, url)
+        with Server(url, api_key=key, insecure=insecure, timeout=self._timeout, sender=PlainSender, **tls) as server:
             server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
@@ -235,24 +305,42 @@ class Context:
             return True
         return covered(origin, self._value(_NODES))
 
-    def lookup(self) -> "Lookup":
-        """Return a client of the lookups."""
-        from gaffer_client.lookup import Lookup
+    def lookup(self, timeout: float | None = None) -> "Lookup":
+        """Return a client of the lookups, with another `timeout` in seconds than usual if it is given."""
+        from gaffer_client.lookup import DEFAULT_TIMEOUT, Lookup
         from gaffer_client.plain import PlainSender
 
         return Lookup(
-            list(self._value(LOOKUPD)), api_key=self._value(_CLUSTER_KEY), sender=PlainSender, **self._tls(None)
+            list(self._value(LOOKUPD)),
+            timeout=DEFAULT_TIMEOUT if timeout is None else timeout,
+            api_key=self._value(_CLUSTER_KEY),
+            sender=PlainSender,
+            **self._tls(None),
         )
 
+    def key_source(self) -> tuple[str, str | None] | None:
+        """Return where the API key for the chosen node comes from, and the path of its file; None without a key.
+
+        Raises UsageError if it is invalid.
+        """
+        url = self._endpoint_given or DEFAULT_URL
+        if self._api_key(url) is None:
+            return None
+        declared, given = self._given_key(url)
+        assert given is not None
+        return given.source, os.path.expanduser(given.text) if declared is _API_KEY_FILE else None
+
     def _api_key(self, url: str) -> str | None:
-        """Return the key from a flag or variable, or else from the configuration file."""
-        keys = self._file.keys_for(url)
-        key: str | None = (
-            _checked(_API_KEY_FILE, self.arguments.values, self._environ, {})
-            or _checked(_API_KEY, {}, self._environ, {})
-            or _checked(_API_KEY_FILE, {}, {}, keys)
-        )
-        return key
+        """Return the key of the first source that has one."""
+        chosen: str | None = _checked(*self._given_key(url))
+        return chosen
+
+    def _given_key(self, url: str) -> tuple[Setting, Given | None]:
+        """Return the setting that has the key; GAFFER_API_KEY follows GAFFER_API_KEY_FILE."""
+        file, key = self.given(_API_KEY_FILE, url), self.given(_API_KEY)
+        if key is not None and (file is None or file.source.startswith("[")):
+            return _API_KEY, key
+        return _API_KEY_FILE, file
 
     def _tls(self, url: str | None) -> _TLSFiles:
         files: _TLSFiles = {
@@ -265,20 +353,18 @@ class Context:
         return files
 
 
-def _checked(
-    declared: Setting,
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-    file: Mapping[tuple[str, str], str],
-) -> Any:
-    """Return the value of a setting, or its default; raise UsageError, naming the source, if it is invalid."""
-    given = find(declared, flags, environ, file)
+def _checked(declared: Setting, given: Given | None) -> Any:
     if given is None:
         return declared.default
     try:
         return declared.rule(given.text)
     except InvalidValue as wrong:
         raise UsageError(f"{given.source}: {wrong.message}", hint=wrong.hint) from None
+
+
+def is_address(text: str) -> bool:
+    """Return whether `text` is meant as an address of a node, not as its name."""
+    return ":" in text or "/" in text
 
 
 def _listing(url: str) -> str:
@@ -302,62 +388,3 @@ def _is_local(url: str) -> bool:
     """Return whether a server at this address certainly runs on this host."""
     origin = _origin(url)
     return origin.is_loopback if origin else url.startswith("unix:")
-
-
-class _File(NamedTuple):
-    """The configuration file: its section `[client]` and its sections `[node "URL"]`, by URL."""
-
-    client: Mapping[str, str] = MappingProxyType({})
-    nodes: Mapping[str, Mapping[str, str]] = MappingProxyType({})
-
-    def keys_for(self, url: str | None) -> dict[tuple[str, str], str]:
-        """Return the keys that apply to the node at `url`, or to all nodes, by section."""
-        node = self.nodes.get(url.rstrip("/"), {}) if url else {}
-        return {
-            **{("client", key): value for key, value in self.client.items()},
-            **{("node", key): value for key, value in node.items()},
-        }
-
-
-def _read_file(environ: Mapping[str, str]) -> _File:
-    """Read $GAFFER_CONFIG, or ~/.gaffer/gaffer.ini if it exists; ignore sections of other programs."""
-    given = environ.get("GAFFER_CONFIG")
-    path = given or os.path.expanduser("~/.gaffer/gaffer.ini")
-    if not given and not os.path.lexists(path):
-        return _File()
-    import configparser
-
-    from gaffer.runtime.trusted_files import UntrustedFile, read_trusted
-
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(read_trusted(path).data.decode())
-    except UntrustedFile as error:
-        raise UsageError(error.message, hint=error.hint) from None
-    except FileNotFoundError:
-        raise UsageError(f"no such file: {path}", hint="correct GAFFER_CONFIG") from None
-    except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from None
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a valid INI file: {' '.join(str(error).split())}") from None
-    client: Mapping[str, str] = {}
-    nodes = {}
-    for section in parser.sections():
-        if section == "client":
-            client = _keys(parser, path, section, "client")
-        elif section.startswith("node "):
-            url = section.removeprefix("node ").strip().strip('"').rstrip("/")
-            nodes[url] = _keys(parser, path, section, "node")
-    return _File(client, nodes)
-
-
-def _keys(parser: "configparser.RawConfigParser", path: str, section: str, kind: str) -> dict[str, str]:
-    known = [key for declared in SETTINGS for home, key in declared.keys if home == kind]
-    values = dict(parser[section])
-    for key in values:
-        if key not in known:
-            raise UsageError(
-                f"{path}: [{section}] unknown key {key!r}",
-                hint=did_you_mean(key, known) or f"known keys: {', '.join(known)}",
-            )
-    return values

@@ -43,6 +43,8 @@ def command_reference(program: Program, command: Command) -> str:
         parts.append("Options:\n" + _options(command.options))
     if command.examples:
         parts.append(_examples(program, command.examples))
+    if command.target == "node":
+        parts.append(f"Needs the scope `{command.scope}` of an API key where the node requires one.")
     return "\n\n".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -68,9 +68,9 @@ def _ask_nodes(
 
 
 def _ask_chosen_node(context: Context, name: str) -> dict[NodeKey, Report]:
-    server = context.server()
-    node = cast(AgedNodeInfo, {"name": server.url, "origin": server.url, "version": ""})
-    return {node_key(node): _ask(node, server, name)}
+    with context.server() as server:
+        node = cast(AgedNodeInfo, {"name": server.url, "origin": server.url, "version": ""})
+        return {node_key(node): _ask(node, nullcontext(server), name)}
 
 
 def _ask(node: AgedNodeInfo, opened: AbstractContextManager[Server], name: str) -> Report:

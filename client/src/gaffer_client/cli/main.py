@@ -8,10 +8,10 @@ from gaffer.errors import ConfigError, GafferError
 from gaffer.runtime.version import __version__
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
-from gaffer_client.cli.output import print_error
-from gaffer_client.cli.parse import Invocation, parse
+from gaffer_client.cli.output import STYLE, print_error
+from gaffer_client.cli.parse import ASK, Invocation, parse
 from gaffer_client.cli.programs import GAFFER, GAFFERCTL
-from gaffer_client.cli.several import chooses_several_nodes
+from gaffer_client.cli.several import answer_timeout, chooses_several_nodes
 from gaffer_client.cli.table import Program, Target
 from gaffer_client.errors import (
     Forbidden,
@@ -44,10 +44,16 @@ def gafferctl() -> int:
 def run(program: Program, argv: Sequence[str]) -> int:
     """Run a program with these arguments and return its exit status."""
     target: Target = "none"
+    STYLE.plain = False
     try:
+        if argv and argv[0] == ASK:
+            from gaffer_client.cli.completion import answer
+
+            return answer(program, argv[1:], os.environ)
         invocation = parse(program, argv)
         if invocation.command is not None:
             target = invocation.command.target
+        STYLE.plain = invocation.arguments.flag("--plain")
         status = _dispatch(program, invocation)
         sys.stdout.flush()
         return status
@@ -95,7 +101,7 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
     if invocation.command is None or invocation.help:
         return _show_help(program, invocation)
     command, arguments = invocation.command, invocation.arguments
-    context = Context(program, arguments, os.environ)
+    context = Context(program, arguments, os.environ, timeout=answer_timeout(arguments, command.options))
     if chooses_several_nodes(arguments):
         return command.run_on_several(context, arguments)
     command.check_one_node(arguments)

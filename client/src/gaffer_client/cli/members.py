@@ -1,29 +1,28 @@
 """Commands on several nodes: which nodes and jobs they mean, confirmation, and what became of each node."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer.errors import GafferError, did_you_mean
 from gaffer.jobs.names import check_name, parse_job_name, split_job_name
-from gaffer.schemas.lookup import AgedNodeInfo
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_error, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.several import TIMEOUT
+from gaffer_client.cli.several import answer_timeout
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, MalformedAnswer, NotFound, Unreachable
 from gaffer_client.fleet import Member, ask_all
-from gaffer_client.live import LiveLookup
-from gaffer_client.lookup import Lookup
 from gaffer_client.node import Server
-from gaffer_client.transport import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from gaffer.schemas.lookup import AgedNodeInfo
+    from gaffer_client.live import LiveLookup
+    from gaffer_client.lookup import Lookup
 
 ALL_JOBS = "*"
-_MAX_TIMEOUT = 86400.0  # seconds
 _SHOWN = 8  # names of nodes in a question
 
 T = TypeVar("T")
@@ -40,7 +39,8 @@ class Target(NamedTuple):
 class Choice:
     """The nodes of the cluster that the arguments of a command choose; asks the lookups, and warns about them."""
 
-    def __init__(self, context: Context, args: Arguments, lookup: Lookup | LiveLookup) -> None:
+    def __init__(self, context: Context, args: Arguments, lookup: "Lookup | LiveLookup", *, warns: bool = True) -> None:
+        self._warns = warns
         self._context = context
         self._args = args
         self._lookup = lookup
@@ -129,7 +129,7 @@ class Choice:
             found += self._fitting(fitting)
         return found
 
-    def _fitting(self, nodes: Iterable[AgedNodeInfo]) -> list[Member]:
+    def _fitting(self, nodes: "Iterable[AgedNodeInfo]") -> list[Member]:
         members = [Member.of(node) for node in nodes]
         return [member for member in members if all(member.labels.get(key) == value for key, value in self._labels)]
 
@@ -141,7 +141,7 @@ class Choice:
             warnings.append("gaffer_lookupd has just started: some nodes may be missing")
         elif answer.get("stale"):
             warnings.append("many nodes became unreachable at once: the list of nodes may be out of date")
-        for text in warnings:
+        for text in warnings if self._warns else ():
             if text not in self._warned:
                 self._warned.add(text)
                 warn(text)
@@ -160,18 +160,9 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def seconds(args: Arguments, command: Command) -> float:
+def seconds(args: Arguments, command: Command | None = None) -> float:
     """Return how long the answers of a node are awaited: --timeout, unless it means something else to the command."""
-    text = None if any(option.long == TIMEOUT.long for option in command.options) else args.text(TIMEOUT.long)
-    if text is None:
-        return DEFAULT_TIMEOUT
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= _MAX_TIMEOUT:
-        raise UsageError(f"--timeout: {text!r} is not a valid number of seconds", hint="use more than 0 to 86400")
-    return value
+    return answer_timeout(args, () if command is None else command.options)
 
 
 def confirmed(context: Context, args: Arguments, command: Command, what: str, members: Sequence[Member]) -> bool:
@@ -195,7 +186,7 @@ def confirmed(context: Context, args: Arguments, command: Command, what: str, me
 
 def ask_each(
     context: Context,
-    lookup: Lookup,
+    lookup: "Lookup",
     targets: Sequence[Target],
     ask: Callable[[Server, Target], T],
     *,

@@ -19,9 +19,18 @@ _PLAIN_ENDS = ("exited", "signaled", "stopped", "unknown")  # reasons that say n
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
 
 
+class Style:
+    """How this run of a program prints: `plain` for other programs to read."""
+
+    plain = False
+
+
+STYLE = Style()
+
+
 def wants_colour(stream: IO[str]) -> bool:
     """Return whether to use colours: if `stream` is a terminal and NO_COLOR is not set."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return not STYLE.plain and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, colour: str, stream: IO[str]) -> str:
@@ -52,8 +61,10 @@ def printable(text: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table of left-aligned columns with headings."""
+    """Return a table of left-aligned columns with headings; if plain, lines of values with tabs between them."""
     lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    if STYLE.plain:
+        return "\n".join(map("\t".join, lines[1:]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -1,7 +1,7 @@
 """Command line parsing: the only module that uses docopt."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from docopt import DocoptExit, docopt
 
@@ -9,6 +9,9 @@ from gaffer.errors import did_you_mean
 from gaffer.runtime.options import Option
 from gaffer_client.cli.errors import UsageError
 from gaffer_client.cli.table import Command, Program
+
+ASK: Final = "__complete"
+"""The first argument with which a shell asks for completions; see `completion`."""
 
 
 class Arguments:

@@ -28,6 +28,9 @@ _APPLICATION_FAMILIES = (
         "<job> is SESSION.NAME, or the NAME of a type of the application in this directory.", "-v, --verbose"
     ),
     Family("watching", "events", attribute="GAFFER_COMMANDS"),
+    Family("top", "top"),
+    Family("doctor", "doctor"),
+    Family("mcp", "mcp"),
     Family("lookups", "lookup:nodes lookup:jobs lookup:sessions lookup:job lookup:session"),
     Family("changes", "lookup"),
     Family("why", "why"),
@@ -68,7 +71,11 @@ def _session_of_directory(args: Arguments) -> str:
 GAFFER = Program(
     name="gaffer",
     summary="Run Procfile applications on this host or on Gaffer nodes, and look up which node runs which job.",
-    families=(*_APPLICATION_FAMILIES, Family("general", "key:new help", attribute="GAFFER_COMMANDS")),
+    families=(
+        *_APPLICATION_FAMILIES,
+        Family("settings", "context config"),
+        Family("general", "key:new completion help", attribute="GAFFER_COMMANDS"),
+    ),
     options=(
         Option("-f FILE, --procfile=FILE", "the Procfile (default: Procfile in the root directory)"),
         Option(
@@ -100,7 +107,7 @@ GAFFER = Program(
 GAFFERCTL = Program(
     name="gafferctl",
     summary="Administer one Gaffer node.",
-    families=(*_NODE_FAMILIES, Family("general", "help version", attribute="GAFFERCTL_COMMANDS")),
+    families=(*_NODE_FAMILIES, Family("general", "completion help version", attribute="GAFFERCTL_COMMANDS")),
     options=(
         CONNECT.option,
         *CONNECTION_OPTIONS,

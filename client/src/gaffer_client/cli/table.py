@@ -23,10 +23,11 @@ Target = Literal["node", "lookup", "none"]
 # What a command does: it only reads; it changes something; or it ends processes, or removes something for good.
 Effect = Literal["read", "write", "destructive"]
 
+_FORMATS = ("--json", "--plain")
 _TLS = ("--cacert", "--certfile", "--keyfile")
 _USED: Mapping[Target, tuple[str, ...]] = {
-    "node": ("--endpoint", "--connect", "--api-key-file", "--insecure", *_TLS, "--json"),
-    "lookup": ("--lookupd", *_TLS, "--json"),
+    "node": ("--endpoint", "--connect", "--context", "--api-key-file", "--insecure", *_TLS, "--timeout", *_FORMATS),
+    "lookup": ("--lookupd", "--context", *_TLS, *_FORMATS),
     "none": (),
 }
 """The program options that a command uses, by the server it sends requests to."""
@@ -38,10 +39,12 @@ class Command:
     """A command: `arguments` is its docopt pattern (`[<name>]`), `details` further paragraphs of its help.
 
     `examples` are command lines without the name of the program. `uses` names the program options that the command
-    uses in addition to those for its server. A command that `passes_on` receives everything after its first argument
-    unchanged, including options. After the command, a short option that it shares with the program is the command's.
-    `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
-    `gaffer_client.cli.commands`; its third argument is the command.
+    uses in addition to those for its server. `scope` is what an API key has to allow on a node, by default `read`, or
+    `control` for a command that changes something.
+
+    A command that `passes_on` receives everything after its first argument unchanged, including options. After the
+    command, a short option that it shares with the program is the command's. `on_several` names the function that does
+    the same on several nodes, as MODULE:FUNCTION below `gaffer_client.cli.commands`; its third argument is the command.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Command:
         passes_on: bool = False,
         examples: tuple[str, ...] = (),
         uses: tuple[str, ...] = (),
+        scope: str | None = None,
         on_several: str | None = None,
     ) -> None:
         self.name = name
@@ -73,6 +77,7 @@ class Command:
         self.passes_on = passes_on
         self.examples = examples
         self.uses = uses
+        self.scope = scope or ("read" if effect == "read" else "control")
         self.on_several = on_several
 
     def uses_option(self, option: Option) -> bool:

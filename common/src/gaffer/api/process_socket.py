@@ -15,7 +15,7 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
 from gaffer.api.node import NodeHandler
-from gaffer.errors import GafferError, NotRedirected
+from gaffer.errors import GafferError, NotRedirected, ProcessError
 from gaffer.http.access import AUTH, AuthRequired, Scope
 from gaffer.http.feeds import FeedQuery
 from gaffer.http.limits import STRANGER_BODY
@@ -122,8 +122,11 @@ class ProcessSocket(NodeHandler, ServerSocket):
         self._note_input()
         return True
 
-    async def write_input(self, data: bytes) -> None:
-        """Write to the process once it has read most of the pending input. Raises GafferError."""
+    async def write_input(self, data: bytes, at: int | None = None) -> None:
+        """Write to the process once it has read most of the pending input. Raises GafferError.
+
+        With `at` only if its input has accepted exactly this number of bytes; else ProcessError 409 `input_moved`.
+        """
         try:
             self.grant.require(Scope.CONTROL)
         except GafferError as error:
@@ -140,6 +143,8 @@ class ProcessSocket(NodeHandler, ServerSocket):
             finally:
                 self._held = False
                 self._last_sign = self._now
+        if at is not None and self._input.accepted != at:
+            raise ProcessError(409, "input_moved", f"the input has accepted {self._input.accepted} bytes, not {at}")
         self._input.write(data)
         self._note_input()
 

@@ -22,7 +22,7 @@ from gaffer.streams.rings import Chunk
 _READ, _WRITE = 1, 2  # the bits of `mode`
 
 # Error names in frames by HTTP status; all others are EIO.
-_NAMES = {400: "EINVAL", 401: "AUTH_REQUIRED", 403: "EPERM", 404: "ENOENT"}
+_NAMES = {400: "EINVAL", 401: "AUTH_REQUIRED", 403: "EPERM", 404: "ENOENT", 409: "CONFLICT"}
 
 
 class ChannelQuery(StartQuery):
@@ -91,7 +91,8 @@ class FramedSocket(ProcessSocket):
         that resumes after it. An `after` of another output gets the error GAP and all retained output. With
         `resumable=true` an empty output frame with the starting position comes first, then a response with the id
         `accepted` and the number of bytes that the stream has accepted since the start of the process, from all
-        clients; later responses are `OK NUMBER`.
+        clients; later responses are `OK NUMBER`. A frame with the id `NAME@NUMBER` is then written only if this number
+        is right; else the error is CONFLICT, with the number in `to`.
         """
         await super().get()
 
@@ -167,12 +168,18 @@ class FramedSocket(ProcessSocket):
                 raise BadRequest(
                     f"unexpected frame type {frame.type}", hint="send `V1 message ID`, a NUL byte, and the data"
                 )
-            await self.write_input(frame.body)
+            await self.write_input(frame.body, self._offset_in(frame.id))
         except GafferError as error:
-            await self._report(frame.id, _frame_error(error))
+            moved = self._input.accepted if error.reason == "input_moved" and self._input is not None else None
+            await self._report(frame.id, _frame_error(error, moved))
         else:
             done = b"%b %d" % (OK, self._input.accepted) if self._is_resumable and self._input is not None else OK
             await self.send(Frame(RESPONSE, frame.id, done).encode())
+
+    def _offset_in(self, id: str) -> int | None:
+        """Return the offset in the id `NAME@OFFSET` of a client that resumes."""
+        offset = id.rpartition("@")[2]
+        return int(offset) if self._is_resumable and "@" in id and offset.isdecimal() and len(offset) < 19 else None
 
     def report(self, error: GafferError) -> Awaitable[None]:
         return self._report(GENERAL, _frame_error(error))
@@ -190,7 +197,7 @@ def _not_redirected(process: Process) -> NotRedirected:
     )
 
 
-def _frame_error(error: GafferError) -> FrameError:
+def _frame_error(error: GafferError, accepted: int | None = None) -> FrameError:
     name = _NAMES.get(error.errno, "EIO")
     return FrameError(
         error=name,
@@ -198,6 +205,7 @@ def _frame_error(error: GafferError) -> FrameError:
         message=error.message,
         reason=error.reason,
         hint=error.hint,
+        to=accepted,
     )
 
 

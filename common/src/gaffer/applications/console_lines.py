@@ -49,15 +49,15 @@ class ProcessOutput:
         """Return the next lines as one text."""
         start = f"{now()} {self._label} "
         if not self._events:
-            return "".join(_line(start, text) for stream in self.streams for text in stream.take(stream.ring.end))
+            return "".join(stream.take(start, stream.ring.end) for stream in self.streams)
         ends, event, last = self._events[0]
         pairs = list(zip(self.streams, ends, strict=True))
-        shown = "".join(_line(start, text) for stream, end in pairs for text in stream.take(end))
+        shown = "".join(stream.take(start, end) for stream, end in pairs)
         if any(stream.offset < end for stream, end in pairs):
             return shown
         self._events.popleft()
-        rest = [text for stream in self.streams for text in stream.take_rest()] if last else []
-        return shown + "".join(_line(start, text) for text in rest) + event
+        rest = "".join(stream.take_rest(start) for stream in self.streams) if last else ""
+        return shown + rest + event
 
 
 class _Lines:
@@ -73,31 +73,37 @@ class _Lines:
         """Whether there is something to take."""
         return self.offset < self.ring.end or bool(self.ring.closed and self._rest)
 
-    def take(self, end: int) -> list[str]:
-        """Return some of the lines up to the offset `end`."""
-        lines: list[str] = []
+    def take(self, start: str, end: int) -> str:
+        """Return some of the lines up to the offset `end`, each after `start`."""
+        shown = ""
         if self.offset < end:
             chunk = self.ring.read(self.offset, min(_SLICE, end - self.offset))
             self.offset = chunk.end
             if chunk.gap:
-                lines += [*self.take_rest(), f"... {chunk.gap} bytes skipped"]
-            *whole, self._rest = (self._rest + chunk.data).split(b"\n")
-            lines += map(_text, whole)
+                shown = f"{self.take_rest(start)}{start}... {chunk.gap} bytes skipped\n"
+            whole, newline, self._rest = (self._rest + chunk.data).rpartition(b"\n")
+            if newline:
+                shown += _lines(start, whole)
         if len(self._rest) > _LINE_LIMIT or (self.ring.closed and self.offset >= self.ring.end):
-            lines += self.take_rest()
-        return lines
+            shown += self.take_rest(start)
+        return shown
 
-    def take_rest(self) -> list[str]:
+    def take_rest(self, start: str) -> str:
         """Return the unfinished line, if any, as if it were finished."""
         rest, self._rest = self._rest, b""
-        return [_text(rest)] if rest else []
+        return _lines(start, rest) if rest else ""
 
 
-def _text(line: bytes) -> str:
+def _lines(start: str, output: bytes) -> str:
+    """Return the lines of `output`, each after `start`; its last newline is left out."""
+    if b"\r" in output or b"\x1b" in output:
+        return "".join(_line(start, line) for line in output.split(b"\n"))
+    newline = f"\n{start}"
+    return f"{start}{output.decode(errors='replace').replace(chr(10), newline)}\n"  # ten times as fast as line by line
+
+
+def _line(start: str, line: bytes) -> str:
     # A terminal shows only what follows the last carriage return.
-    return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
-
-
-def _line(start: str, text: str) -> str:
+    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")
     # A colour that the process did not reset must not affect the next line.
     return f"{start}{text}{RESET}\n" if "\x1b" in text else f"{start}{text}\n"

@@ -26,7 +26,7 @@ def is_ready(event: ev.Adopted, slot: Slot, config: JobConfig) -> bool:
 
 
 def why_not(event: ev.Adopted, slot: Slot, definitions: Definitions) -> str | None:
-    """Return the cause for which an adopted process must be stopped, None if it may go on."""
+    """Return the cause for which an adopted process must be stopped, None if it may go on, at least until its turn."""
     record, current = event.record, definitions.kept[0][1]
     if record.state in (SlotState.DRAINING, SlotState.STOPPING):
         return "stopped"
@@ -37,6 +37,6 @@ def why_not(event: ev.Adopted, slot: Slot, definitions: Definitions) -> str | No
     if not (current.detach if record.detach else current.survive):
         return "restart"
     launched = definitions.launched(record.definition)
-    if launched is None or launched.needs_restart(current):
+    if record.outdated is None and (launched is None or launched.needs_restart(current)):
         return "update"
     return None

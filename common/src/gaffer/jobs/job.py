@@ -17,7 +17,7 @@ from gaffer.jobs.flapping import Verdict
 from gaffer.jobs.observation import limit_lifetime, on_process
 from gaffer.jobs.probing import Question
 from gaffer.jobs.queries import FAILED_START_DELAY, RESET_AFTER, JobQueries, Step
-from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, replaceable
+from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, enlist, replaceable
 from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, TIMERS, Action, Cue, Slot, SlotState
 from gaffer.jobs.states import PHASES, Disabled, Order, Phase, exit_reason, how_it_ended
@@ -397,10 +397,7 @@ class Job(JobQueries):
         if not slot.index:
             self._retire(slot, "stop_pid")
             return
-        slot.outdated = True
-        if self.rollout is None or not self.rollout.running:
-            self.rollout = Rollout(RolloutKind.RECYCLE, 0, self.definitions.generation)
-        self.rollout.total += 1
+        self.rollout = enlist(self.rollout, slot, RolloutKind.RECYCLE, self.definitions.generation)
         self._reconcile()
 
     def _on_commit(self, event: ev.Committed) -> None:
@@ -429,6 +426,8 @@ class Job(JobQueries):
             self._retire(slot, "stop_pid")
         elif index:
             self._goes_on = True
+            if event.record.outdated is not None:
+                self.rollout = enlist(self.rollout, slot, event.record.outdated, self.definitions.generation)
 
     def _on_spawned(self, event: ev.Spawned) -> None:
         slot = self._by_pid[event.pid]

@@ -45,5 +45,8 @@ class Recorder:
     def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """A process of the job with this qualified name has ended; `exits` are its last, newest first."""
 
+    def unloaded(self, job: str) -> None:
+        """The job with this qualified name is gone, as are its processes: nothing follows from their exits any more."""
+
     def ran(self, job: str, at: float) -> None:
         """A run of a job that makes up for missed runs was due at `at`, in seconds since 1970."""

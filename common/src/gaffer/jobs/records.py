@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from gaffer.jobs.rollout import RolloutKind
 from gaffer.jobs.slot import SlotState
 
 
@@ -13,7 +14,8 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     `start_time` in clock ticks since boot (field 22 of proc_pid_stat(5)), 0 if unknown; `graceful_timeout` in seconds.
     `state` is that of its slot, `definition` the launch digest of its config, empty if unknown. `orphans` is what to do
     with it if it outlives its parent: None as the daemon is set, and `end` in records of versions that did not have it.
-    `restarts` is the number of restarts of its job when it was started.
+    `restarts` is the number of restarts of its job when it was started, `outdated` the kind of the rollout that is to
+    replace it.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
@@ -32,3 +34,4 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     stop_signal: Annotated[int, msgspec.Meta(ge=1, le=64)] = 15
     orphans: Literal["adopt", "end"] | None = "end"
     restarts: Annotated[int, msgspec.Meta(ge=0)] = 0
+    outdated: RolloutKind | None = None

@@ -49,6 +49,18 @@ class Rollout:
         return self.state is RolloutState.RUNNING
 
 
+def enlist(rollout: Rollout | None, slot: Slot, kind: RolloutKind, generation: int) -> Rollout:
+    """Have one more process replaced, by `rollout` if it goes on; return the rollout.
+
+    `generation` is that of the current definition.
+    """
+    if rollout is None or not rollout.running:
+        rollout = Rollout(kind, 0, generation - 1)
+    slot.outdated = True
+    rollout.total += 1
+    return rollout
+
+
 def replaceable(slots: Sequence[Slot], target: int, max_unavailable: int, surge: int) -> list[Slot]:
     """Return those of `slots`, of which `target` are to be ready, whose processes can be replaced now."""
     ready = [slot for slot in slots if slot.state is SlotState.READY]

@@ -23,10 +23,11 @@ class Survivor:
     """A process that an earlier manager left, which may have exited meanwhile.
 
     `descriptors` are its pidfd and the earlier manager's ends of its pipes, by name. `parent` is None for a process
-    whose exit status can't be known. `exited`: it is known to have exited.
+    whose exit status can't be known. `exited`: it is known to have exited, with the wait status `status` unless None.
     """
 
     record: ProcessRecord
     descriptors: dict[str, int] = field(default_factory=dict)
     parent: ExitSource | None = None
     exited: bool = False
+    status: int | None = None

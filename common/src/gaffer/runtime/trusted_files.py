@@ -163,7 +163,9 @@ def check_way(path: str | os.PathLike[str], *, follow: bool = False, strict: boo
     """
     uid = os.geteuid()
     place = Path("/")
-    waiting = [part for part in reversed(os.path.join(os.getcwd(), path).split("/")) if part not in ("", ".")]
+    # The working directory may have been removed, which must not matter to an absolute path.
+    full = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    waiting = [part for part in reversed(os.fspath(full).split("/")) if part not in ("", ".")]
     links = 0
     check = check_directory if strict else _warn_of_directory
     check(path, place)

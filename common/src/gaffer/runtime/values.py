@@ -42,26 +42,27 @@ class Whole:
 
 
 class Seconds:
-    """A number of seconds, more than 0 and at most `highest`."""
+    """A number of seconds, more than 0 or at least `lowest`, and at most `highest`."""
 
-    def __init__(self, highest: int = _MAX_SECONDS) -> None:
+    def __init__(self, highest: int = _MAX_SECONDS, lowest: int = 0) -> None:
         self.highest = highest
+        self.lowest = lowest
 
     def __call__(self, text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = 0.0
-        if not 0 < value <= self.highest:
-            raise InvalidValue(
-                f"expected a number of seconds, more than 0 and at most {self.highest}, got {quoted(text)}"
-            )
+        if not (value > 0 and self.lowest <= value <= self.highest):
+            least = f"at least {self.lowest}" if self.lowest else "more than 0"
+            raise InvalidValue(f"expected a number of seconds, {least} and at most {self.highest}, got {quoted(text)}")
         return value
 
     @property
     def schema(self) -> dict[str, Any]:
         """The rule as JSON Schema."""
-        return {"type": "number", "exclusiveMinimum": 0, "maximum": self.highest}
+        least = {"minimum": self.lowest} if self.lowest else {"exclusiveMinimum": 0}
+        return {"type": "number", **least, "maximum": self.highest}
 
 
 class Choice:

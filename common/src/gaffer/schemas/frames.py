@@ -42,10 +42,11 @@ class Frame(NamedTuple):
 
 
 class FrameError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of an error frame. `error` is EINVAL, EPERM, ENOENT, EIO or GAP, `errno` the matching HTTP status.
+    """The body of an error frame. `error` is EINVAL, EPERM, ENOENT, CONFLICT, EIO or GAP, `errno` the HTTP status.
 
-    `reason` is the error code of the HTTP API. GAP means that the client was too slow and lost the bytes of the stream
-    from offset `from` up to `to`.
+    `reason` is the error code of the HTTP API. CONFLICT means that the stream has accepted `to` bytes, another number
+    than the id of a write says. GAP means that the client was too slow and lost the bytes of the stream from offset
+    `from` up to `to`.
     """
 
     error: str

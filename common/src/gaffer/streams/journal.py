@@ -16,6 +16,7 @@ what the log has changes with each line, so it is written to mapped memory, and 
 """
 
 import ctypes
+import logging
 import mmap
 import os
 import re
@@ -23,6 +24,8 @@ import secrets
 import struct
 from functools import cache
 from typing import Any, NamedTuple, Protocol
+
+log = logging.getLogger("gaffer.streams.journal")
 
 HEADER = 4096  # bytes before the data
 RELEASE = 64 * 1024  # bytes that are no longer needed until they are given back
@@ -68,6 +71,7 @@ class Journal:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._header: ctypes.Array[ctypes.c_ubyte] | None = None
         self.end = os.lseek(fd, 0, os.SEEK_CUR) - HEADER
         if self.end < 0:
             self.end = os.lseek(fd, HEADER, os.SEEK_SET) - HEADER
@@ -84,7 +88,6 @@ class Journal:
         self.under_way = write if is_valid else None
         self.accepted = accepted if known and accepted >= self.end else self.end
         self._released = self.start // _PAGE * _PAGE
-        self._header: ctypes.Array[ctypes.c_ubyte] | None = None
         if not known:
             os.pwrite(fd, _header(self.epoch, self.accepted), 0)
 
@@ -94,10 +97,10 @@ class Journal:
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
         try:
             os.pwrite(fd, _header(epoch, 0), 0)
-            return cls(fd)
         except BaseException:
             os.close(fd)
             raise
+        return cls(fd)
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -190,6 +193,15 @@ class Journal:
         _LOG.pack_into(header, _LOG_AT[valid], *fields)
         header[_VALID_AT] = valid
         self._valid = valid
+
+
+def open_journal(fd: int, what: str) -> Journal | None:
+    """Return the journal that an earlier gafferd has left in `fd`; None, with a warning, if it can't be used."""
+    try:
+        return Journal(fd)
+    except OSError as error:
+        log.warning("the journal of %s can't be read: %s", what, error.strerror)
+        return None
 
 
 def _header(epoch: str, accepted: int) -> bytes:

@@ -14,10 +14,10 @@ from typing import Any
 
 from gaffer.errors import ProcessError
 from gaffer.loop import exit_soon
-from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper, open_journal
 from gaffer.streams.log_files import LogFile
 from gaffer.streams.recording import Recording, read_pipe
-from gaffer.streams.rings import READ_SIZE, Ring, Source
+from gaffer.streams.rings import LARGEST_LIMIT, READ_SIZE, Ring, Source
 
 log = logging.getLogger("gaffer.streams.pipes")
 
@@ -32,7 +32,6 @@ _REST = 0.001  # seconds
 _READS = 4  # maximum reads before yielding to the loop
 _LAST_READS = 64  # maximum reads of what a pipe still holds when its process has exited
 _FRESH = 0.25  # seconds
-_FRESH_LIMIT = 16 * 1024 * 1024  # maximum bytes that a ring keeps of the last _FRESH seconds
 _ATTENTION = 5.0  # seconds that a stream counts as followed after a reader has caught up
 
 
@@ -64,8 +63,10 @@ class Output:
         self._large: bool | None = False  # None when the system refuses
         self._fast_at = 0.0
         self._calming: asyncio.TimerHandle | None = None
-        self._retention = Retention(ring.limit, ring.end)
+        self._retention = Retention(ring.limit, ring.end, ring.start)
         self.ring = ring
+        if ring.start < ring.end:
+            ring.limit = LARGEST_LIMIT  # until the first data
         if log is not None:
             log.on_room = self._go_on
         loop.add_reader(fd, self._readable)
@@ -183,11 +184,14 @@ class Pace:
 class Retention:
     """The limit of a ring: `usual` bytes, but at least the most recent data if the stream is being followed. No I/O.
 
-    The system may delay any reader for a moment, in which a fast stream delivers more than is usually kept.
+    The system may delay any reader for a moment, in which a fast stream delivers more than is usually kept. And what an
+    earlier gafferd kept, from offset `start` to `end`, stays for readers that come back soon.
     """
 
-    def __init__(self, usual: int, end: int = 0) -> None:
+    def __init__(self, usual: int, end: int = 0, start: int = 0) -> None:
         self._usual = usual
+        self._kept = end - start
+        self._awaited_until = None if self._kept else 0.0  # readers that come back; None until the first data
         self._followed_at = -_ATTENTION
         self._fresh = self._mark = end  # offsets; data after them is younger than 2 * _FRESH, and _FRESH
         self._marked_at = 0.0
@@ -196,11 +200,15 @@ class Retention:
         """Return the ring's limit for reads that begin at offset `end`; `followed`: a reader has read up to there."""
         if followed:
             self._followed_at = now
+        if self._awaited_until is None:
+            self._awaited_until = now + _ATTENTION
+        if now < self._awaited_until:
+            return min(self._kept + self._usual, LARGEST_LIMIT)
         if now - self._marked_at >= _FRESH:
             self._fresh, self._mark, self._marked_at = self._mark, end, now
         if now - self._followed_at >= _ATTENTION:
             return self._usual
-        return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, _FRESH_LIMIT))
+        return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, LARGEST_LIMIT))
 
 
 def _resize(fd: int | None, size: int) -> bool:
@@ -231,7 +239,7 @@ class Input:
         self._loop = loop
         self._fd: int | None = fd
         self._keeper = keeper
-        self._journal = Journal(adopted) if adopted is not None else None
+        self._journal = open_journal(adopted, "stdin") if adopted is not None else None
         self._begins = keeper is not None and adopted is None
         self._lock = threading.Lock()
         self._queue: deque[memoryview] = deque()

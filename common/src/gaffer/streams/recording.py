@@ -5,14 +5,14 @@ import logging
 import os
 import select
 
-from gaffer.streams.journal import RELEASE, Journal, StreamKeeper
+from gaffer.streams.journal import RELEASE, Journal, StreamKeeper, open_journal
 from gaffer.streams.log_files import LogFile
-from gaffer.streams.rings import READ_SIZE, Ring
+from gaffer.streams.rings import LARGEST_LIMIT, READ_SIZE, Ring
 
 log = logging.getLogger("gaffer.streams.recording")
 
 _SPARSE_READ = 256  # bytes, for which the interpreter has memory of its own
-_NO_MEMORY = (errno.ENOMEM, errno.ENOSPC)
+_NO_MEMORY = (errno.ENOMEM, errno.ENOSPC, errno.EFBIG)  # the last one for ulimit -f
 
 
 def read_pipe(fd: int) -> tuple[bytes, bool]:
@@ -57,15 +57,18 @@ class Recording:
         self._journal: Journal | None = None
         self._begins = keeper is not None and adopted is None
         self._told = False  # that memory is lacking
-        if adopted is not None:
-            self._resume(Journal(adopted))
+        if adopted is not None and (journal := open_journal(adopted, f"{name} of {owner}")) is not None:
+            self._resume(journal)
 
     def _resume(self, journal: Journal) -> None:
         self._journal = journal
         ring = self._ring
+        # All that readers may come back for, whatever the ring keeps otherwise.
+        usual, ring.limit = ring.limit, LARGEST_LIMIT
         ring.resume(journal.epoch, max(journal.start, journal.end - ring.limit))
         while ring.end < journal.end:
             ring.append(journal.read(ring.end, READ_SIZE))
+        ring.limit = usual
         if self._log_file is not None:
             self._log_file.resume(journal)
 

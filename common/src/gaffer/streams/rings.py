@@ -14,6 +14,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from gaffer.streams.position import Position
 
 DEFAULT_LIMIT = 256 * 1024  # bytes that a ring keeps
+LARGEST_LIMIT = 16 * 1024 * 1024  # bytes that it keeps at most, for a moment
 READ_SIZE = 64 * 1024  # maximum bytes that a cursor gets at a time
 
 

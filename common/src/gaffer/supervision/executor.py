@@ -49,7 +49,7 @@ _ALIASES = {"create": "load", "delete": "unload", "stop_pid": "stop_process"}
 # Events about a job's definition; all others are also published below `proc.<name>`.
 _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 # Events after which the record of a process has another state.
-_OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap"})
+_OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap", "rollout", "rollout_failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +288,19 @@ class Executor:
             # In a context of its own: what follows does not concern the request that caused it.
             self._loop.call_soon_threadsafe(self._run, context=Context())
 
+    async def adopt(self) -> None:
+        """Execute the adoptions that are queued, before all else and however long they take."""
+        with self._lock:
+            queued, self._queue = self._queue, deque()
+            others = []
+            for job, instruction in queued:
+                if isinstance(instruction, ev.Adopt):
+                    self._execute(instruction, job)
+                else:
+                    others.append((job, instruction))
+            self._queue.extendleft(reversed(others))
+            self._wake()
+
     def run_pending(self) -> None:
         """Execute everything that is queued, however long it takes."""
         self._run(float("inf"))
@@ -413,12 +426,15 @@ class Executor:
             self._record_exit(job)
 
     def _adopt(self, order: ev.Adopt, job: Job) -> None:
-        process = self._make_adopted(job, order)
+        process, survivor = self._make_adopted(job, order), self._survivors.pop(order.pid)
         try:
-            process.adopt(self._survivors.pop(order.pid))
+            process.adopt(survivor)
         except ProcessError as error:
-            log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
-            self.submit(job, ev.Exited(order.pid, None, None, order.record.os_pid, at=time.time()))
+            status = ExitStatus.known(survivor.status)
+            if survivor.status is None:
+                log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
+            code, signum, oom = status.exit_code, status.term_signal, status.out_of_memory
+            self.submit(job, ev.Exited(order.pid, code, signum, order.record.os_pid, None, oom, time.time()))
             self.submit(job, ev.GroupEmpty(order.pid))
             self._record_exit(job)
             if self._settings.recorder is not None:
@@ -449,7 +465,8 @@ class Executor:
         if self._settings.recorder is not None and process is not None and job is not None and slot is not None:
             if process.exit_status is None:  # the slot of one that has exited is stopping
                 process.slot_state = slot.visible_state
-            self._settings.recorder.spawned(process.record(current=job.config))
+            outdated = job.rollout.kind if slot.outdated and job.rollout is not None else None
+            self._settings.recorder.spawned(process.record(current=job.config, outdated=outdated))
 
     def _signal(self, order: ev.Signal) -> None:
         process = self.running.get(order.pid)
@@ -487,8 +504,9 @@ class Executor:
     def _publish(self, order: ev.Publish, job: Job) -> None:
         """Emit an event of `job` under its documented names and aliases."""
         kind, pid = order.kind, order.pid
-        if pid is not None and kind in _OF_A_STATE:
-            self._record(pid)
+        if kind in _OF_A_STATE:
+            for recorded in job.pids() if pid is None else (pid,):
+                self._record(recorded)
         display, qualified = job.name.display, str(job.name)
         base = {"name": display, "job": qualified, "session": job.name.session, **order.data}
         if pid is not None:

@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+
+from msgspec import structs
 
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
@@ -19,7 +22,7 @@ from gaffer.supervision.job_table import JobTable
 class Loading:
     """Makes jobs of a table. The manager's lock guards it.
 
-    `past` is that of the jobs by qualified name; each gets its own when it is loaded.
+    `past` is that of the jobs by qualified name; each gets its own when it is loaded, until `end_unclaimed`.
     """
 
     def __init__(self, jobs: JobTable, executor: Executor, past: Mapping[str, Past]) -> None:
@@ -60,7 +63,11 @@ class Loading:
         self._executor.submit(job, ev.Adopted(record.pid, record, age, survivor.exited))
 
     def end_unclaimed(self) -> list[str]:
-        """End the survivors that no job has adopted, but for detached ones; return the names of their jobs."""
+        """End the survivors that no job has adopted, but for detached ones; return the names of their jobs.
+
+        Jobs that are loaded from now on are new, and have no past.
+        """
+        self._past.clear()
         names = sorted(self._jobs.unclaimed())
         for name in names:
             parsed = parse_job_name(name)
@@ -70,6 +77,7 @@ class Loading:
             job = Job(parsed, config, self._jobs.next_pid)
             self._jobs.add_leaving(job)
             for each in survivors:
-                self._adopt(job, each)
+                # It is stopped because of the job, not because of its definition.
+                self._adopt(job, replace(each, record=structs.replace(each.record, definition="")))
             self._executor.submit(job, ev.Unloaded())
         return names

@@ -35,7 +35,7 @@ class KeptProcesses(Recorder):
         self._link = link
         self._recorder = recorder
         self._when_stored = when_stored
-        self._os_pids: dict[int, int] = {}  # of registered and adopted processes, by pid
+        self._records: dict[int, ProcessRecord] = {}  # of registered and adopted processes, by pid
         self._adopted: set[int] = set()  # by pid
         self._watching: dict[int, Callable[[int | None], object]] = {}  # by OS pid
         self._reports: dict[int, int | None] = {}  # exits that nothing watches yet, by OS pid
@@ -59,11 +59,12 @@ class KeptProcesses(Recorder):
         if record is None or record.os_pid != child.os_pid or record.boot_id != procfs.boot_id():
             self._link.forget(child.id)  # the state directory deals with it as with any leftover
             return None
-        self._os_pids[record.pid] = record.os_pid
+        self._records[record.pid] = record
         self._adopted.add(record.pid)
+        status = child.status if isinstance(child.status, int) else None
         if child.status is not None:
-            self._reports[record.os_pid] = child.status if isinstance(child.status, int) else None
-        return Survivor(record, child.descriptors, self, child.status is not None)
+            self._reports[record.os_pid] = status
+        return Survivor(record, child.descriptors, self, child.status is not None, status)
 
     @property
     def connected(self) -> bool:
@@ -89,7 +90,7 @@ class KeptProcesses(Recorder):
 
     def started(self, record: ProcessRecord, descriptors: Mapping[str, int]) -> None:
         """Register a process."""
-        self._os_pids[record.pid] = record.os_pid
+        self._records[record.pid] = record
         self._link.register(
             record.os_pid,
             str(record.pid),
@@ -110,25 +111,33 @@ class KeptProcesses(Recorder):
     def spawned(self, record: ProcessRecord) -> None:
         """Record a process, and its state with the keeper."""
         self._recorder.spawned(record)
-        if record.pid in self._os_pids:
+        if record.pid in self._records:
             text = msgspec.json.encode(record).decode()
             self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
 
     def died(self, pid: int, status: int) -> None:
         """Have the exit of our own child kept."""
-        if pid in self._os_pids and pid not in self._adopted:
-            self._link.exited(self._os_pids[pid], status)
+        if pid in self._records and pid not in self._adopted:
+            self._link.exited(self._records[pid].os_pid, status)
 
     def ended(self, pid: int) -> None:
         """Have the process forgotten once what follows from its exit is stored."""
         self._recorder.ended(pid)
-        if pid in self._os_pids:
+        if pid in self._records:
             self._ended.add(pid)
             self._settle()
 
     def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """Record the last exits of a job."""
         self._recorder.exited(job, exits, restarts)
+
+    def unloaded(self, job: str) -> None:
+        """Have the processes of the job forgotten at once, so that a later job of this name never gets their exits."""
+        self._recorder.unloaded(job)
+        gone = {pid for pid in self._settling | self._ended if self._records[pid].job == job}
+        self._settling -= gone
+        self._ended -= gone
+        self._forget(gone)
 
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run."""
@@ -152,7 +161,7 @@ class KeptProcesses(Recorder):
 
     def _forget(self, pids: Iterable[int]) -> None:
         for pid in pids:
-            os_pid = self._os_pids.pop(pid)
+            os_pid = self._records.pop(pid).os_pid
             if pid in self._adopted:
                 self._adopted.discard(pid)
                 self._link.acknowledge(os_pid)

@@ -394,21 +394,32 @@ class KeeperLink:
                 self._try_send(b"BEAT=1", ())
 
     def _receive(self) -> None:
-        try:
-            data = self._socket.recv(_MAX_MESSAGE)
-        except (BlockingIOError, ConnectionResetError):  # reset: it ended with unread messages; what it sent follows
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lost()
-        elif data.startswith(b"ERR="):
+        reset = False
+        while True:
+            try:
+                data = self._socket.recv(_MAX_MESSAGE)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:  # it ended with unread messages; what it sent follows
+                reset = True  # libuv does not call again after an error
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._lost()
+                return
+            self._take(data)
+            if not reset:
+                return
+
+    def _take(self, data: bytes) -> None:
+        if data.startswith(b"ERR="):
             logger.error("the keeper refused a message: %s", data[4:].decode("ascii", "replace"))
-        else:
-            for line in data.decode("ascii", "replace").splitlines():
-                if line.startswith("EXITED="):
-                    pid, _, status = line.removeprefix("EXITED=").partition(" ")
-                    self._take_exit(int(pid), int(status) if status.isdigit() else status)
+            return
+        for line in data.decode("ascii", "replace").splitlines():
+            if line.startswith("EXITED="):
+                pid, _, status = line.removeprefix("EXITED=").partition(" ")
+                self._take_exit(int(pid), int(status) if status.isdigit() else status)
 
     def _take_exit(self, os_pid: int, status: int | str) -> None:
         """Pass on an exit; the keeper repeats it until it is acknowledged."""

@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote
 from gafferd.keeping.link import KeeperLink
 
 _PREFIX = "socket:"
-_PLAIN = ":=|[]*"  # a name may have 512 bytes, so only what must be quoted is
+_PLAIN = ":=|[]*"  # a name has a limit, so only what must be quoted is
 
 
 class KeptSockets:

@@ -1,11 +1,13 @@
 """Starting the keeper, and joining the one that started this process."""
 
+import contextlib
 import faulthandler
 import os
 import resource
 import signal
 import socket
 import sys
+import termios
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -34,6 +36,8 @@ def start_keeper(
     not start.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if _terminal_stops_writers():
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # also in each gafferd that the keeper starts
     sys.stdout.flush()
     sys.stderr.flush()
     keeper = os.getpid()
@@ -55,6 +59,15 @@ def start_keeper(
     link = _connect(ours, keeper, watchdog, program)
     link.store_passed(passed)
     return link
+
+
+def _terminal_stops_writers() -> bool:
+    """Return whether our terminal stops processes that write to it from another group: `stty tostop`."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(termios.error):
+            if termios.tcgetattr(descriptor)[3] & termios.TOSTOP:
+                return True
+    return False
 
 
 def join_keeper(

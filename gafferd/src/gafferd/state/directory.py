@@ -10,7 +10,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -107,17 +107,17 @@ def default_path(root: bool, home: Path, xdg_state_home: str | None) -> Path:
     return base / "gaffer"
 
 
-def lock_directory(path: str | os.PathLike[str], keeper: int | None = None) -> StateLock:
+def lock_directory(path: str | os.PathLike[str], keeper: int | None = None, kept: Sequence[int] = ()) -> StateLock:
     """Create the state directory at `path` if it is missing, and lock it; nothing else in it is changed.
 
-    `keeper` is the process id of our keeper.
+    `keeper` is the process id of our keeper, `kept` the descriptors of the lock that it held.
 
     Raises StateDirError if another gafferd uses the directory, if other users may have changed it, or if it is not
     usable.
     """
     directory = Path(path).absolute()
     with _explained(directory):
-        return StateLock(_prepare(directory), keeper)
+        return StateLock(_prepare(directory), keeper, kept)
 
 
 @contextlib.contextmanager
@@ -238,6 +238,10 @@ class StateDir(Recorder):
     def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """Record the last exits of a job and the number of its restarts; called on the loop."""
         self._past_file.exited(job, exits, restarts)
+
+    def unloaded(self, job: str) -> None:
+        """Forget the exits and the restarts of a job; called on the loop."""
+        self._past_file.forget(job)
 
     def ran(self, job: str, at: float) -> None:
         """Record a scheduled run; called on the loop."""

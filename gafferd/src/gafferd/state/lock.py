@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,17 +72,22 @@ def is_original(last: Owner | None, now: Owner, last_runs: bool) -> bool:
 class StateLock:
     """The lock of the state directory `directory`, held until `close`.
 
-    `keeper` is the process id of the keeper, which may have been the last owner itself.
+    `keeper` is the process id of the keeper, which may have been the last owner itself; `kept` are descriptors of the
+    lock that it held while there was no gafferd, which are closed here or with the lock.
 
     `last` is the owner recorded in the file before `mark`, `last_runs` whether it still runs, and `original` whether
     the directory is the one that it used.
     """
 
-    def __init__(self, directory: Path, keeper: int | None = None) -> None:
+    def __init__(self, directory: Path, keeper: int | None = None, kept: Sequence[int] = ()) -> None:
         """Take the lock; raise StateDirError if another gafferd holds it, or OSError."""
         self._keeper = keeper
         self.directory = directory
         self._descriptor = _open(directory / "lock")
+        for each in kept:
+            if os.path.sameopenfile(each, self._descriptor):  # not so if the directory was changed or replaced
+                os.dup2(each, self._descriptor, inheritable=False)
+            os.close(each)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -89,10 +95,15 @@ class StateLock:
             os.close(self._descriptor)
             if error.errno != errno.EWOULDBLOCK:
                 raise
-            user = f"another gafferd (pid {holder.pid})" if holder else "another gafferd"
+            user, hint = f"another gafferd (pid {holder.pid})" if holder else "another gafferd", "stop it"
+            if holder is not None and procfs.read_stat(holder.pid) is None:
+                user, hint = (
+                    f"the keeper of gafferd (pid {holder.pid}), which has died",
+                    "let it start gafferd, or end it",
+                )
             raise StateDirError(
                 f"the state directory {directory} is in use by {user}",
-                hint="stop it, or use another --state-dir",
+                hint=f"{hint}, or use another --state-dir",
             ) from None
         status, own = os.fstat(self._descriptor), procfs.read_stat(os.getpid())
         start_time = own.start_time if own else 0
@@ -100,6 +111,10 @@ class StateLock:
         self.last = parse_owner(os.pread(self._descriptor, 256, 0))
         self.last_runs = self.last is not None and self._runs(self.last)
         self.original = is_original(self.last, self._owner, self.last_runs)
+
+    def fileno(self) -> int:
+        """Return the descriptor: whoever has a duplicate of it holds the lock too."""
+        return self._descriptor
 
     def check(self) -> None:
         """Raise OSError (ESTALE) if the directory was removed or replaced, so that another gafferd may use it."""

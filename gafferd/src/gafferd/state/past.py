@@ -62,6 +62,12 @@ class PastFile:
         kept = [_shortened(each) for each in exits][:KEPT]
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept, restarts=restarts))
 
+    def forget(self, job: str) -> None:
+        """Forget a job, so that a later one of this name begins without a past."""
+        if job in self._jobs:
+            self._drop(job)
+            self._write_soon()
+
     def when_stored(self, callback: Callable[[], object]) -> None:
         """Call `callback()` on the loop once all that was recorded so far is in the file."""
         if self._due is None:
@@ -77,6 +83,9 @@ class PastFile:
 
     def _change(self, job: str, past: Past) -> None:
         self._set(job, past)
+        self._write_soon()
+
+    def _write_soon(self) -> None:
         if self._due is None:
             self._write_in(max(_DELAY, _SHARE * self._write_seconds))
 

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from gaffer.errors import did_you_mean
 from gaffer.jobs.names import parse_job_name, split_job_name
 from gaffer.runtime.options import Option
-from gaffer_client.cli.checking import checked_on_failure
+from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_error, print_json, printable
@@ -117,7 +118,11 @@ def no_application(server: Server, session: str) -> CommandFailed:
     """Return the error for an application that the node does not have."""
     from gaffer_client.cli.diagnosis import hint_at
 
-    hint = hint_at(server.url, "node") or "run `gaffer apps` to list the applications, or `gaffer status` for all jobs"
+    hint = (
+        hint_at(server.url, "node")
+        or did_you_mean(session, server.sessions())
+        or "run `gaffer apps` to list the applications, or `gaffer status` for all jobs"
+    )
     return CommandFailed(f"{session!r} not found on {server.url}", hint=hint, status=Exit.NOT_FOUND)
 
 
@@ -132,7 +137,7 @@ def apps(context: Context, args: Arguments) -> int:
         print_json(document)
         return Exit.OK
     with checked_on_failure(server.transport, document, "SessionList"):
-        text = "".join(f"{printable(session)}\n" for session in document["sessions"])
+        text = "".join(f"{printable(session)}\n" for session in items(document, "sessions"))
     print(text, end="")
     return Exit.OK
 
@@ -145,6 +150,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="write",
+        scope="define",
         on_several="spread:load",
         options=(
             Option(
@@ -183,6 +189,7 @@ COMMANDS = (
         "node",
         "[<name>]",
         effect="destructive",
+        scope="define",
         on_several="fleet:unload",
         details="<name> is an application (default: the name of the directory), or a single job as SESSION.NAME.",
         examples=("unload", "unload shop", "unload shop.worker"),

@@ -117,6 +117,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "[<job>]",
             effect="read",
+            scope="control",
             options=(
                 Option("--since=TIME", "only entries since then: a duration such as 30m or 2h, or 2026-01-31T06:00"),
                 Option("--limit=N", f"show at most N entries (default: {_DEFAULT_LIMIT})"),

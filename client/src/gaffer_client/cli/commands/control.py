@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_pid, split_job_name
 from gaffer.runtime.options import Option
-from gaffer_client.cli.checking import checked_on_failure
+from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.output import print_error, print_json, printable, table, warn
@@ -119,8 +119,9 @@ def _status_of_all(context: Context) -> int:
         print_json(document)
         return Exit.OK
     with checked_on_failure(server.transport, document, "JobListing"):
-        text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, document["jobs"]))
-    print(text if document["jobs"] else "No jobs are loaded.")
+        jobs = items(document, "jobs")
+        text = table(("JOB", "STATE", "RUNNING", "DETAILS"), map(_status_row, jobs))
+    print(text if jobs else "No jobs are loaded.")
     with checked_on_failure(server.transport, health, "HealthInfo"):
         keeper = health.get("keeper")  # a node of an earlier version has none
         fault = keeper["error"] if keeper is not None else None
@@ -264,6 +265,7 @@ COMMANDS = (
         "node",
         "<file>",
         effect="write",
+        scope="define",
         options=_START_OPTIONS,
         aliases=("load",),
         details="""
@@ -279,6 +281,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         effect="write",
+        scope="define",
         options=_START_OPTIONS,
         examples=("add_process shop.web 'python server.py'",),
     ),
@@ -289,6 +292,7 @@ COMMANDS = (
         "node",
         "<name> <cmd>",
         effect="destructive",
+        scope="define",
         options=_START_OPTIONS,
         details="The command becomes the whole description: all other settings return to their defaults.",
         examples=("update_process shop.web 'python server.py --verbose'",),
@@ -309,6 +313,7 @@ COMMANDS = (
         "node",
         "<name>",
         effect="destructive",
+        scope="define",
         examples=("del_process shop.web",),
     ),
     Command(
@@ -403,6 +408,7 @@ COMMANDS = (
         reload_config,
         "node",
         effect="write",
+        scope="define",
         options=(Option("--dry-run", "show what would change, and change nothing"),),
         details="""
             The node reads its configuration file again, and adds, removes, updates and scales jobs as the file has

@@ -2,21 +2,17 @@
 
 import math
 import time
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from gaffer.errors import did_you_mean
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.output import print_json, printable, warn
+from gaffer_client.cli.output import print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.errors import Unreachable
 
 if TYPE_CHECKING:
     from gaffer.schemas.bodies import DrainState
-    from gaffer_client.lookup import Lookup
     from gaffer_client.node import Server
 
 _POLL_INTERVAL = 0.2  # seconds
@@ -25,7 +21,7 @@ _POLL_INTERVAL = 0.2  # seconds
 def drain(context: Context, args: Arguments) -> int:
     timeout = parse_timeout(args.text("--timeout"))
     name = args.text("<node>")
-    with node_named(context, name) as server:
+    with context.server(name) as server:
         what = printable(name or server.url)
         if args.flag("--undo"):
             state, text = server.resume(), f"{what} is back in service"
@@ -57,45 +53,8 @@ def _left(state: "DrainState") -> str:
     return f"{number} process{'' if number == 1 else 'es'} left"
 
 
-def _is_url(text: str) -> bool:
-    return "://" in text or text.startswith("unix:")
-
-
-def node_named(context: Context, name: str | None) -> "AbstractContextManager[Server]":
-    """Return the node given by URL, or by name or id via the lookups; the node of --endpoint by default."""
-    if name is None or _is_url(name):
-        return context.server(name)
-    with context.lookup() as lookup:
-        return context.announced_server(_find(lookup, name), lookup)
-
-
-def _find(lookup: "Lookup", name: str) -> str:
-    """Return the address of the node with this name or id according to the lookups."""
-    try:
-        nodes = lookup.nodes()["nodes"]
-    except Unreachable as error:
-        raise CommandFailed(
-            error.message,
-            hint="use -L or GAFFER_LOOKUPD to choose lookups, or give the URL of the node",
-            status=Exit.UNREACHABLE,
-        ) from None
-    for failure in lookup.failures.values():
-        warn(failure.message)
-    found = sorted({node["origin"] for node in nodes if name in (node["name"], node.get("id"))})
-    if not found:
-        raise CommandFailed(
-            f"no node is named {name}",
-            hint=did_you_mean(name, [node["name"] for node in nodes]) or "run `gaffer lookup:nodes` to list the nodes",
-            status=Exit.NOT_FOUND,
-        )
-    if len(found) > 1:
-        raise CommandFailed(
-            f"{len(found)} nodes are named {name}: {', '.join(found)}", hint="use the URL of one of them"
-        )
-    return found[0]
-
-
 def parse_timeout(text: str | None) -> float:
+    """Return the seconds that --timeout gives, infinite by default; raise UsageError."""
     if text is None:
         return math.inf
     try:
@@ -109,7 +68,7 @@ def parse_timeout(text: str | None) -> float:
 
 def undrain(context: Context, args: Arguments) -> int:
     name = args.text("<node>")
-    with node_named(context, name) as server:
+    with context.server(name) as server:
         state = server.resume()
         if context.json:
             print_json(state)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gaffer_client.cli.commands import disabling, rollouts, scaling
@@ -154,6 +155,19 @@ def reload(context: Context, args: Arguments, command: Command) -> int:
     return _carry_out(context, args, command, _Order("reload", _jobs(args), act, waits))
 
 
+def rollback(context: Context, args: Arguments, command: Command) -> int:
+    waits, to = not args.flag("--no-wait"), rollouts.generation(args.text("--to"))
+    timeout = rollouts.seconds(args.text("--timeout"))
+
+    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+        judge = RolloutWatch("rollback", job.info().get("rollout")).judge
+        fields = {"generation": job.rollback(to)}
+        done = _awaited(job, judge, timeout, show, "rolled back") if waits else _Done("rolling back")
+        return done._replace(fields=fields)
+
+    return _carry_out(context, args, command, _Order("rollback", _jobs(args), act, waits))
+
+
 def _awaited(job: Job, judge: Judge, timeout: float, show: Callable[[Progress], object], done: str) -> _Done:
     started = time.monotonic()
     progress = follow_progress(job, judge, timeout, show)
@@ -212,12 +226,20 @@ def _on_node(
     server: Server, target: Target, order: _Order, show: Callable[[str, Progress], object]
 ) -> Iterator[tuple[str, _Done | Failure]]:
     """Carry out an order for the jobs of a node; yield what became of each."""
-    for name in target.jobs:
+    gone: GafferClientError | None = None
+    for index, name in enumerate(target.jobs):
         try:
-            yield name, order.act(Job(server, name), lambda progress, name=name: show(name, progress))  # type: ignore[misc]
-        except Unauthorized:  # it would be the same for the other jobs, and the caller says how to get the key there
-            raise
+            if gone is not None:
+                raise gone
+            yield name, order.act(Job(server, name), partial(show, name))
         except (StatusError, CommandFailed) as failure:
+            if isinstance(failure, Unauthorized):  # the caller says how to get the key there
+                raise
+            yield name, failure
+        except GafferClientError as failure:
+            if index == 0:
+                raise
+            gone = failure  # what was done before is reported
             yield name, failure
 
 
@@ -302,6 +324,13 @@ def ps(context: Context, args: Arguments, command: Command) -> int:
 
     names = [ALL_JOBS if session is None else f"{session}.{ALL_JOBS}"]
     return _show(context, args, command, names, ask)
+
+
+def status(context: Context, args: Arguments, command: Command) -> int:
+    """Show jobs on the chosen nodes; all of them unless some are given."""
+    if args.words("<job>"):
+        return info(context, args, command)
+    return _show(context, args, command, [ALL_JOBS], lambda server, _target: server.list_jobs(stats=True))
 
 
 def info(context: Context, args: Arguments, command: Command) -> int:

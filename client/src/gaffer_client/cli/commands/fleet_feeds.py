@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from gaffer.jobs.names import JobName, split_job_name
-from gaffer_client.cli.commands.logs import chosen_logs, lines
+from gaffer_client.cli.commands.logs import arrival_times, chosen_lines, chosen_logs, lines
 from gaffer_client.cli.commands.watching import details, heartbeat, kind_of
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
@@ -203,7 +203,8 @@ class _Merged:
 
 def logs(context: Context, args: Arguments, command: Command) -> int:
     """Show the logs of a job on the chosen nodes, or follow them."""
-    choice, follows = chosen_logs(args), args.flag("--follow")
+    choice, follows, wanted = chosen_logs(args), args.flag("--follow"), chosen_lines(args)
+    dated = arrival_times(args)
     palette = Palette(sys.stdout)
 
     def open_(server: Server, job: str, feed: _Feed) -> Iterator[tuple[int, str, str]]:
@@ -212,17 +213,20 @@ def logs(context: Context, args: Arguments, command: Command) -> int:
 
     def show(member: Member, job: str, line: tuple[int, str, str]) -> None:
         slot, stream, text = line
+        if not wanted(text):
+            return
         if context.json:
-            found = {"node": member.name, "job": job, "slot": slot, "stream": stream, "line": text}
-            print_json_line(found)
+            at = {"at": round(time.time(), 3)} if dated else {}
+            print_json_line({**at, "node": member.name, "job": job, "slot": slot, "stream": stream, "line": text})
         elif args.flag("--plain"):
             print(text, flush=True)
         else:
             label = f"{member.name} {JobName(*split_job_name(job)).display}.{slot}"
-            print(palette.paint(label, printable(f"{label} | ")) + printable(text), flush=True)
+            at_ = f"{time.strftime('%H:%M:%S')} " if dated else ""
+            print(palette.paint(label, printable(f"{at_}{label} | ")) + printable(text), flush=True)
 
     merged = _Merged(context, open_, show, seconds(args, command))
-    names = [args.required("<job>")]
+    names = args.words("<job>")
     with context.lookup() as lookup:
         if not follows:
             return merged.read(Choice(context, args, lookup).targets(names), lookup)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gaffer.jobs.names import parse_pid
 from gaffer.runtime.options import Option
-from gaffer_client.cli.checking import checked_on_failure
+from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.commands.rollouts import WAITING, Order, carry_out_each
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
@@ -37,7 +37,7 @@ def status(context: Context, args: Arguments) -> int:
             print_json(document)
             return Exit.OK
         with checked_on_failure(server.transport, document, "JobListing"):
-            jobs = document["jobs"]
+            jobs = items(document, "jobs")
             text = table(_HEADINGS, [row for job in jobs for row in status_rows(job)])
     print(text if jobs else "No jobs are loaded.")
     return Exit.OK
@@ -245,6 +245,7 @@ COMMANDS = (
         "node",
         "[<job>...]",
         effect="read",
+        on_several="fleet:status",
         details=f"""
             {_JOB_HELP} Without <job>, all jobs of the node are shown.
 

@@ -70,6 +70,7 @@ COMMANDS = (
         create,
         "node",
         effect="write",
+        scope="define",
         options=(
             Option("--scope=SCOPE", f"scope of the key: {', '.join(Scope)}; may be repeated", repeat=True),
             Option("--session=SESSION", "limit the key to this session; may be repeated", repeat=True),
@@ -86,6 +87,7 @@ COMMANDS = (
         list_,
         "node",
         effect="read",
+        scope="define",
         examples=("key:list",),
     ),
     Command(
@@ -95,6 +97,7 @@ COMMANDS = (
         "node",
         "<id>",
         effect="destructive",
+        scope="define",
         details="Connections opened with the key are closed at once, and pages that logged in with it are logged out.",
         examples=("key:revoke 1f3a5c7e",),
     ),

@@ -104,7 +104,7 @@ COMMANDS = (
     ),
     Command(
         "export",
-        "Export an application as gafferd configuration or as JSON",
+        "Export an application as configuration of gafferd, systemd or compose, or as JSON",
         export,
         "none",
         "[<name>]",
@@ -112,11 +112,24 @@ COMMANDS = (
         options=(
             _CONCURRENCY,
             _PORT,
-            Option("--format=FORMAT", "ini for gafferd, or json for `gaffer load` (default: ini)"),
-            Option("--out=FILE", "write to FILE"),
+            Option(
+                "--format=FORMAT",
+                "ini or yaml for gafferd, json for `gaffer load`, systemd for its units, compose (default: ini)",
+            ),
+            Option("--out=PATH", "write to a file; for systemd, to files in a directory"),
         ),
-        details="<name> is the type to export (default: all types). Jobs run as if loaded by `gaffer load`.",
-        examples=("export --out=shop.ini", "export --format=json --out=shop.json", "export web -c web=3"),
+        details="""
+            <name> is the type to export (default: all types). With ini, yaml and json, jobs run as if loaded by `gaffer
+            load`. The units of systemd are a template for each type, whose instances are named after their port, and a
+            target; for compose, the image is built in the directory. A warning names the settings that have no place in
+            these formats.
+        """,
+        examples=(
+            "export --out=shop.ini",
+            "export --format=json --out=shop.json",
+            "export web -c web=3",
+            "export --format=systemd --out=units",
+        ),
         uses=("--procfile", "--directory", "--env"),
     ),
 )

@@ -73,7 +73,7 @@ def reload(context: Context, args: Arguments) -> int:
 
 
 def rollback(context: Context, args: Arguments) -> int:
-    to = _generation(args.text("--to"))
+    to = generation(args.text("--to"))
 
     def send(job: Job) -> Mapping[str, Any]:
         return {"ok": True, "generation": job.rollback(to)}
@@ -150,7 +150,8 @@ def settled() -> Judge:
     return judge
 
 
-def _generation(text: str | None) -> int | None:
+def generation(text: str | None) -> int | None:
+    """Return the number of a definition, or None if none is given; raise UsageError."""
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
@@ -227,6 +228,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "<job>",
             effect="write",
+            on_several="fleet:rollback",
             options=(
                 Option("--to=N", "the generation to return to (default: the one before the current)"),
                 *WAITING,

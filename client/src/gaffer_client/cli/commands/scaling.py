@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_job_name, split_job_name
-from gaffer_client.cli.checking import checked_on_failure
+from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.commands.apps import no_application
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
@@ -50,7 +50,7 @@ def ps(context: Context, args: Arguments) -> int:
         print_json(document)
         return Exit.OK
     with checked_on_failure(server.transport, document, "JobListing"):
-        blocks = [_block(job) for job in document["jobs"]]
+        blocks = [_block(job) for job in items(document, "jobs")]
     for index, block in enumerate(blocks):
         print(coloured(block, BLOCK_COLOURS[index % len(BLOCK_COLOURS)], sys.stdout))
     return Exit.OK

@@ -1,28 +1,31 @@
 """`upgrade`: starts the installed program on nodes in place of the one that runs, with their processes going on."""
 
 import time
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from gaffer.runtime.options import Option
-from gaffer.schemas.bodies import HealthInfo, PidList
-from gaffer.schemas.upgrade import UpgradeStarted
-from gaffer_client.cli.commands.draining import node_named, parse_timeout
+from gaffer_client.cli.commands.draining import parse_timeout
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, NotFound, Unreachable
+from gaffer_client.lazy import LazyModule
 from gaffer_client.node import Server
 from gaffer_client.transport import with_query
+
+if TYPE_CHECKING:
+    from gaffer_client import documents
+else:
+    documents = LazyModule("gaffer_client.documents")
 
 _TIMEOUT = 30.0  # seconds
 _CHECK_TIMEOUT = 40.0  # seconds that a node may take to check the program
 _AGAIN = 0.05  # seconds between two attempts to connect
 
 
-@dataclass(frozen=True)
-class _Upgraded:
+class _Upgraded(NamedTuple):
     """An upgrade that succeeded; `seconds` without an answer, `kept` processes of `processes` went on."""
 
     node: str
@@ -54,7 +57,7 @@ def upgrade(context: Context, args: Arguments) -> int:
     statuses: set[int] = set()
     for name in names:
         try:
-            with node_named(context, name) as server:
+            with context.server(name) as server:
                 done = _upgrade(server, name or server.url, timeout, force=args.flag("--force"))
         except (CommandFailed, GafferClientError) as error:
             if len(names) == 1:
@@ -80,27 +83,27 @@ def _status(error: CommandFailed | GafferClientError) -> int:
 
 def _upgrade(server: Server, name: str, timeout: float, *, force: bool) -> _Upgraded:
     transport = server.transport
-    before = set(transport.get("/pids", PidList)["pids"])
+    before = set(transport.get("/pids", documents.PidList)["pids"])
     path = with_query("/upgrade", {"force": "true"} if force else None)
     deadline = time.monotonic() + max(timeout, _CHECK_TIMEOUT)
     try:
         answer = transport.request("POST", path, deadline=deadline)
     except NotFound:
         raise CommandFailed(f"{name} runs a version that can't be upgraded in place", hint="restart it") from None
-    started = transport.decode(answer, UpgradeStarted)
+    started = transport.decode(answer, documents.UpgradeStarted)
     began = time.monotonic()
     health = _await_successor(server, name, started["pid"], began + timeout)
     seconds = time.monotonic() - began
-    after = set(transport.get("/pids", PidList)["pids"])
+    after = set(transport.get("/pids", documents.PidList)["pids"])
     return _Upgraded(name, started["version"], health["version"], seconds, len(before), len(before & after))
 
 
-def _await_successor(server: Server, name: str, pid: int, deadline: float) -> HealthInfo:
+def _await_successor(server: Server, name: str, pid: int, deadline: float) -> "documents.HealthInfo":
     """Return the health of the next gafferd once it answers."""
     error = "the earlier gafferd still answers"
     while time.monotonic() < deadline:
         try:
-            health = server.transport.get("/health", HealthInfo, deadline=deadline)
+            health = server.transport.get("/health", documents.HealthInfo, deadline=deadline)
         except Unreachable as unreachable:  # connections of the earlier one are closed
             error = unreachable.message
         else:
