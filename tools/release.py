@@ -59,7 +59,7 @@ def find_problems(target: Path) -> Iterator[str]:
 
 
 def _find_pages(folder: str) -> list[str]:
-    """Return the files of the dashboard in a package, by their path in the wheel; tools/vendor_ui.py writes some of them."""
+    """Return the files of the dashboard in a package, by their path in the wheel."""
     source = ROOT / folder / "src"
     return [path.relative_to(source).as_posix() for path in source.glob("*/ui/static/**/*") if path.is_file()]
 
