@@ -180,8 +180,14 @@ def path_of(route: Route, target: dict[str, str]) -> str:
     """A path of the route about the target; feeds are asked to begin at once."""
     values = {**PARAMETERS, **target}
     path = re.sub(r"\{(\w+)(:[a-z]+)?\}", lambda match: values.get(match[1], "x"), route.pattern)
-    feeds = path.startswith(("/streams", "/watch", "/stats"))
-    return f"{path}?feed=eventsource&heartbeat=0.1" if feeds else path
+    return path + beginning(path)
+
+
+def beginning(path: str) -> str:
+    """The query that makes a feed begin at once."""
+    if path == "/search/changes":
+        return "?heartbeat=0.1"
+    return "?feed=eventsource&heartbeat=0.1" if path.startswith(("/streams", "/watch", "/stats")) else ""
 
 
 def is_websocket(route: Route) -> bool:
@@ -367,9 +373,7 @@ def documented(document: dict[str, Any]) -> list[Operation]:
             scopes = operation.get("x-scopes") or {path: operation["x-scope"]}
             # Of two routes of one form, the one that takes more than digits; the pid of a process is there too.
             pattern = next((each for each in scopes if ":digits" not in each), next(iter(scopes)))
-            feeds = target.startswith(("/streams", "/watch", "/stats"))
-            query = "?feed=eventsource&heartbeat=0.1" if feeds else ""
-            found.append(Operation(method.upper(), target + query, scopes[pattern]))
+            found.append(Operation(method.upper(), target + beginning(target), scopes[pattern]))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -123,7 +123,7 @@ async def test_bad_parameters(served: ServedLookup, query: str, path: str) -> No
 # Changes
 
 
-async def events(served: ServedLookup, query: str = "", **headers: str) -> AsyncIterator[tuple[str, str, Any]]:
+async def events(served: ServedLookup, query: str = "", **headers: str) -> AsyncGenerator[tuple[str, str, Any], None]:
     """The events of a feed: name, id and data."""
     feed: Exchange = await open_exchange(served.url, "GET", f"/search/changes?{query}", headers=headers)
     try:

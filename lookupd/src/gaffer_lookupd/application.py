@@ -53,7 +53,7 @@ class LookupApplication(Application):
         self.registry = connections.registry
         self.changes = changes
         self.queries = Queries(self.registry)
-        self.index = NodeIndex(self.registry)
+        self.index = NodeIndex(self.registry, changes)
         self.resolver = Resolver()
         self.verify_node = verify_node
         self._started = time.monotonic()

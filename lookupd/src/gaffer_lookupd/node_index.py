@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping
 from operator import attrgetter
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 from gaffer.http.batches import Batches
@@ -11,7 +11,9 @@ from gaffer.jobs.names import split_job_name
 from gaffer.schemas.common import ProcessState
 from gaffer.schemas.lookup import FoundNode, FoundNodeJob, NodeInfo, NodeJobState, NodeProcess
 from gaffer.schemas.messages import Process
-from gaffer_lookupd.records import Node, NodeKey
+from gaffer.streams.rings import Log
+from gaffer_lookupd.changes import Change
+from gaffer_lookupd.records import Node
 from gaffer_lookupd.registry import Registry
 
 NODES = Kind(
@@ -52,29 +54,54 @@ class _Rows(NamedTuple):
 class NodeIndex:
     """The rows of the nodes of a registry, and of their jobs. Its generators are to be run in `batches`."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, changes: Log[Change]) -> None:
         self.batches = Batches()
         self._registry = registry
-        self._rows: dict[NodeKey, _Rows] = {}
-        self._nodes: dict[str, Node] = {}  # by the keys of their rows
-        self._seq = 0  # of the last change in them
+        self._changes = changes
+        self._seq = 0  # of the last change in the rows
+        # By the keys of the nodes' rows:
+        self._rows: dict[str, _Rows] = {}
+        self._nodes: dict[str, Node] = {}
 
     def refreshing(self) -> Generator[None, None, None]:
         """Make the rows of nodes that have changed, in steps."""
         seq = self._registry.seq
-        if seq == self._seq:
-            return
-        rows: dict[NodeKey, _Rows] = {}
-        nodes: dict[str, Node] = {}
-        for number, node in enumerate(list(self._registry.nodes), 1):
-            known = self._rows.get(node.key)
+        if self._changes.start <= self._seq and seq - self._seq < len(self._nodes):
+            nodes = self._changed(seq)
+        else:
+            nodes = {key_of(node.info): node for node in self._registry.nodes}
+            for key in self._nodes.keys() - nodes.keys():
+                self._drop(key)
+        self._seq = seq
+        for number, (key, node) in enumerate(nodes.items(), 1):
+            if node is None:
+                self._drop(key)
+                continue
+            self._nodes[key] = node
+            known = self._rows.get(key)
             if known is None or known.info is not node.info:
-                known = _rows_of(node)
-            rows[node.key] = known
-            nodes[known.node.key] = node
+                self._rows[key] = _rows_of(node)
             if number % _STEP == 0:
                 yield
-        self._rows, self._nodes, self._seq = rows, nodes, seq
+
+    def _changed(self, seq: int) -> dict[str, Node | None]:
+        """Return the nodes that changed after the rows were made, None for those that are gone."""
+        found: dict[str, Node | None] = {}
+        for change in self._changes.read(self._seq, seq - self._seq).items:
+            info = node_in(change)
+            if info is not None:
+                found[key_of(info)] = self._find(info)
+        return found
+
+    def _find(self, info: NodeInfo) -> Node | None:
+        if info["id"] is not None:
+            return self._registry.find(info["id"])
+        namesakes = (node for node in self._registry.named(info["name"]) if node.identity.id is None)
+        return next((node for node in namesakes if node.identity.origin == info["origin"]), None)
+
+    def _drop(self, key: str) -> None:
+        self._nodes.pop(key, None)
+        self._rows.pop(key, None)
 
     def rows(self, kind: Kind) -> list[Row]:
         """Return the rows of a kind."""
@@ -84,8 +111,7 @@ class NodeIndex:
 
     def rows_of(self, kind: Kind, key: str) -> list[Row]:
         """Return the row of a node by its key, or the rows of its jobs; none if it is gone."""
-        node = self._nodes.get(key)
-        rows = self._rows.get(node.key) if node is not None else None
+        rows = self._rows.get(key)
         return [] if rows is None else [rows.node] if kind is NODES else rows.jobs
 
     def heard(self, key: str) -> float | None:
@@ -104,7 +130,15 @@ class NodeIndex:
         return _found_job(node, key, job_name) if job_name in node.jobs else None
 
 
-def key_of(info: Mapping[str, object]) -> str:
+def node_in(change: Change) -> NodeInfo | None:
+    """Return the node that a change concerns, if any, as it was then."""
+    message: Any = change.message
+    if message["event"] in ("stale", "forget_node", "add_node"):
+        return None
+    return cast(NodeInfo, message.get("node", message))
+
+
+def key_of(info: NodeInfo) -> str:
     """Return the key of a node: its id, or its name and origin if it has none. It contains no slash."""
     return quote(str(info["id"]) if info["id"] is not None else f"{info['name']}@{info['origin']}", safe="@")
 

@@ -14,7 +14,7 @@ from gaffer.http.search import MAX_TEXT, Filter, Kind, Page, PageQuery, Search, 
 from gaffer.schemas.lookup import ChangedNodeJobs, ChangedNodes, FoundNodeJobs, FoundNodes
 from gaffer_lookupd.application import LookupHandler
 from gaffer_lookupd.changes import Change
-from gaffer_lookupd.node_index import AGE, JOBS, KINDS, NODES, job_key, key_of
+from gaffer_lookupd.node_index import AGE, JOBS, KINDS, NODES, job_key, key_of, node_in
 from gaffer_lookupd.queries import in_parts, separated
 
 KindName = Annotated[Literal["nodes", "jobs"], Meta(description="What to search.")]
@@ -146,14 +146,14 @@ class SearchChangesHandler(LookupHandler):
     def _keys(self, change: Change, kind: Kind) -> list[str] | None:
         """Return the keys of items that a change concerns; None if they are not known any more."""
         message: Any = change.message
-        event = message["event"]
-        if event in ("stale", "forget_node", "add_node"):
+        node = node_in(change)
+        if node is None:
             return []
-        node_key = key_of(message.get("node", message))
+        node_key = key_of(node)
         if kind is NODES:
             return [node_key]
         if "job_name" in message:
             return [job_key(node_key, message["job_name"])]
-        if event == "remove_node":
+        if message["event"] == "remove_node":
             return None
         return [row.key for row in self.application.index.rows_of(JOBS, node_key)]
