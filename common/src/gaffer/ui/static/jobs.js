@@ -87,7 +87,7 @@ function Row({job, chosen, toggle}) {
   </tr>`
 }
 
-export function reasonOf(job) {
+function reasonOf(job) {
   if (job.disabled) return `disabled: ${job.disabled.reason}`
   if (job.reason) return job.reason
   const exit = job.last_exit

@@ -70,7 +70,7 @@ function Pane({job, streams, slots, start, filter, search, target, titled}) {
   const buffer = useRef(null)
   const state = useMemo(() => signal({state: "connecting", since: null, error: null}), [])
   const [version, setVersion] = useState(0)
-  const [following, setFollowing] = useState(target === null)
+  const [following, setFollowing] = useState(target === null && start.since === undefined)
   const [unread, setUnread] = useState(0)
   const [position, setPosition] = useState(null)
   buffer.current ??= new LogBuffer()

@@ -52,7 +52,6 @@ export function Connection({source}) {
     open: "Live",
     connecting: "Connecting…",
     hidden: "Paused while hidden",
-    ended: "Ended",
     refused: error ? explain(error) : "Refused",
   }
   return html`<span class=${`connection ${state}`} role="status">
