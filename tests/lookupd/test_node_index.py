@@ -8,22 +8,22 @@ from gaffer.schemas.messages import Identify, Process
 from gaffer_lookupd.changes import ChangeLog
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import Lease
-from gaffer_lookupd.node_index import JOBS, KINDS, NodeIndex
+from gaffer_lookupd.node_index import JOBS, KINDS, NODES, NodeIndex
 from gaffer_lookupd.registry import Registry
 
 pytestmark = pytest.mark.pure
 
-KEPT = 20  # changes, so few that some are missed
+KEPT = 6  # changes, so few that some are missed
 
-NODES = st.integers(0, 5)
+NUMBERS = st.integers(0, 5)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("identify"), NODES),
-        st.tuples(st.just("jobs"), NODES, st.dictionaries(st.sampled_from(["a.x", "b.y"]), st.integers(0, 3))),
-        st.tuples(st.just("drain"), NODES),
-        st.tuples(st.just("leave"), NODES),
-        st.tuples(st.just("disconnect"), NODES),
-        st.tuples(st.just("delete"), NODES),
+        st.tuples(st.just("identify"), NUMBERS),
+        st.tuples(st.just("jobs"), NUMBERS, st.dictionaries(st.sampled_from(["a.x", "b.y"]), st.integers(0, 3))),
+        st.tuples(st.just("drain"), NUMBERS),
+        st.tuples(st.just("leave"), NUMBERS),
+        st.tuples(st.just("disconnect"), NUMBERS),
+        st.tuples(st.just("delete"), NUMBERS),
         st.tuples(st.just("refresh")),
     ),
     max_size=40,
@@ -87,4 +87,42 @@ def test_rows_follow_all_changes(steps: list[tuple[object, ...]]) -> None:
             assert item is not None
             assert (item["key"], item["name"]) == (row.key, row.values[0])
             assert row.state == (item.get("state") if kind is JOBS else item["status"])
-    assert len(cluster.index.rows(KINDS["nodes"])) == len(cluster.registry.nodes)
+    assert len(cluster.index.rows(NODES)) == len(cluster.registry.nodes)
+    for node in cluster.index.rows(NODES):
+        assert cluster.index.rows_of(NODES, node.key) == [node]
+        jobs = [row for row in cluster.index.rows(JOBS) if row.key.startswith(f"{node.key}/")]
+        assert cluster.index.rows_of(JOBS, node.key) == jobs
+        assert cluster.index.heard(node.key) == -1.0
+
+
+def test_what_is_gone_is_not_described() -> None:
+    cluster = Cluster()
+    cluster.do("identify", 1)
+    cluster.do("jobs", 1, {"a.x": 1})
+    refresh(cluster.index)
+    assert cluster.index.describe(JOBS, "id1/a.x", 0.0) is not None
+    assert cluster.index.describe(JOBS, "id1/a.y", 0.0) is None
+    cluster.do("delete", 1)
+    assert cluster.index.describe(NODES, "id1", 0.0) is None
+    refresh(cluster.index)
+    assert (cluster.index.rows_of(JOBS, "id1"), cluster.index.heard("id1")) == ([], None)
+
+
+def test_nodes_that_left_while_nobody_looked_are_gone() -> None:
+    cluster = Cluster()
+    cluster.do("identify", 1)
+    refresh(cluster.index)
+    cluster.do("delete", 1)
+    for _ in range(KEPT):
+        cluster.do("identify", 3)
+    refresh(cluster.index)
+    assert [row.key for row in cluster.index.rows(NODES)] == ["id3"]
+
+
+def test_many_nodes_are_looked_at_in_steps() -> None:
+    cluster = Cluster()
+    for number in range(250):
+        cluster.do("identify", number)
+    assert len(list(cluster.index.refreshing())) == 2
+    assert len(cluster.index.rows(NODES)) == 250
+    assert list(cluster.index.refreshing()) == []

@@ -66,7 +66,7 @@ class NodeIndex:
     def refreshing(self) -> Generator[None, None, None]:
         """Make the rows of nodes that have changed, in steps."""
         seq = self._registry.seq
-        if self._changes.start <= self._seq and seq - self._seq < len(self._nodes):
+        if self._changes.start <= self._seq and seq - self._seq <= len(self._nodes) + _STEP:
             nodes = self._changed(seq)
         else:
             nodes = {key_of(node.info): node for node in self._registry.nodes}

@@ -5,6 +5,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gaffer.http.item_feed import INTERVAL, MOST_RECORDS, ItemFeed, News
 from gaffer.http.search import Tally
 from gaffer.streams.rings import Log
@@ -64,6 +66,17 @@ async def test_the_first_change_comes_at_once() -> None:
     async with running(Reader(source)) as reader:
         source.append(7)
         await reader.wait('"changed":[7]')
+
+
+async def test_the_end_waits_for_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaffer.http.item_feed.INTERVAL", 1000.0)
+    source: Log[int] = Log(10)
+    async with running(Reader(source)) as reader:
+        source.append(1)
+        await reader.wait('"changed":[1]')
+        source.append(2)
+        await asyncio.sleep(0)
+    assert '"changed":[2]' in reader.events[-1][1]
 
 
 async def test_a_slow_reader_holds_nothing_and_starts_again() -> None:

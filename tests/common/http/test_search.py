@@ -132,7 +132,7 @@ CURSOR = search([Row(key, "", "good", (key, None)) for key in "ab"], limit=1).cu
     ("query", "path"),
     [
         ({"state": "bda"}, "$.state"),
-        ({"sort": "nmae"}, "$.sort"),
+        ({"sort": "nam"}, "$.sort"),
         ({"sort": "--name"}, "$.sort"),
         ({"limit": 0}, "$.limit"),
         ({"limit": 501}, "$.limit"),

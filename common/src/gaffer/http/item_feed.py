@@ -7,6 +7,7 @@ after which the reader searches again.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -78,10 +79,12 @@ class ItemFeed(Generic[T]):
         self._heartbeat = parse_heartbeat(heartbeat)
         start, self._missed = Start.of(source, epoch, after)
         self._cursor: Cursor[Records[T]] = Cursor(source, start)
+        self._ending = asyncio.Event()
         self._earliest = 0.0
 
     def end(self) -> None:
         """Let `run` send what is available, and return."""
+        self._ending.set()
         self._cursor.end()
 
     def close(self) -> None:
@@ -120,7 +123,9 @@ class ItemFeed(Generic[T]):
             return []
         if first is None:
             return None
-        await asyncio.sleep(max(0.0, self._earliest - time.monotonic()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, self._earliest - time.monotonic())):
+                await self._ending.wait()
         self._earliest = time.monotonic() + INTERVAL
         records = list(first.items)
         self._missed = first.gap > 0
