@@ -115,6 +115,7 @@ class Node:
             f"--bind={self.address}:0",
             f"--state-dir={home}/state",
             f"--lookupd-address={lookup_url}",
+            f"--allowed-origin={lookup_url}",
             f"--node-name={home.name}",
         )
         self.url = ""

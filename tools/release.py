@@ -40,9 +40,12 @@ def find_problems(target: Path) -> Iterator[str]:
         stem = f"{name.replace('-', '_')}-{version}"
         info = f"{stem}.dist-info"
         wheel, sdist = target / f"{stem}-py3-none-any.whl", target / f"{stem}.tar.gz"
+        files = [f"{module}/py.typed", *_find_pages(folder)]
         required = {
-            wheel: [f"{info}/METADATA", f"{info}/licenses/LICENSE", f"{module}/py.typed"],
-            sdist: [f"{stem}/{file}" for file in ("PKG-INFO", "LICENSE", "README.md", f"src/{module}/py.typed")],
+            wheel: [f"{info}/METADATA", f"{info}/licenses/LICENSE", *files],
+            sdist: [
+                f"{stem}/{file}" for file in ("PKG-INFO", "LICENSE", "README.md", *(f"src/{file}" for file in files))
+            ],
         }
         readme = (ROOT / folder / "README.md").read_text()
         for path, needed in required.items():
@@ -53,6 +56,12 @@ def find_problems(target: Path) -> Iterator[str]:
             yield from (f"{path.name} has no {file}" for file in needed if file not in contents)
             yield from (f"{path.name} contains test {file}" for file in contents if _is_test(file))
             yield from _find_metadata_problems(path.name, contents.get(needed[0], b""), readme)
+
+
+def _find_pages(folder: str) -> list[str]:
+    """Return the files of the dashboard in a package, by their path in the wheel."""
+    source = ROOT / folder / "src"
+    return [path.relative_to(source).as_posix() for path in source.glob("*/ui/static/**/*") if path.is_file()]
 
 
 def _read_archive(path: Path) -> dict[str, bytes]:

@@ -179,10 +179,27 @@ def test_keys_search_move_open_and_jump(page: Page, node: Daemon) -> None:
     page.wait_for_url("**/ui/#/jobs/shop.key-a/logs")
 
 
+def test_a_hidden_page_has_no_streams_and_is_up_to_date_when_it_is_back(page: Page, node: Daemon) -> None:
+    job = load(node, "unseen", "sleep 1000")
+    ended: list[str] = []
+    page.on("requestfailed", lambda request: ended.append(urlsplit(request.url).path))
+    show(page, node, "#/?q=unseen")
+    state = page.locator("header .connection")
+    expect(state).to_have_text("Live")
+    become = "away => { Object.defineProperty(document, 'hidden', {value: away, configurable: true})"
+    page.evaluate(become + "; document.dispatchEvent(new Event('visibilitychange')) }", True)
+    expect(state).to_have_text("Paused while hidden")
+    eventually(lambda: page.evaluate("0") == 0 and "/search/changes" in ended, DEADLINE / 1000)
+    requests.post(f"{job}/state", data="0", timeout=10)
+    page.evaluate(become + "; document.dispatchEvent(new Event('visibilitychange')) }", False)
+    eventually(lambda: row(page, "shop.unseen").startswith("stopped"), DEADLINE / 1000)
+    expect(state).to_have_text("Live")
+
+
 def test_a_killed_node_is_announced_and_comes_back(page: Page, tmp_path: Path) -> None:
     state = tmp_path / "state"
     with gafferd(state_dir=state) as first:
-        load(first, "web", "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done", shell=True)
+        load(first, "web", "echo begin; i=0; while :; do i=$((i+1)); echo line $i; sleep 0.05; done", shell=True)
         show(page, first, "#/jobs/shop.web/logs")
         expect(page.locator(".log")).to_contain_text("line 5")
         port = first.port
@@ -195,6 +212,8 @@ def test_a_killed_node_is_announced_and_comes_back(page: Page, tmp_path: Path) -
         expect(page.locator(".line.note").last).to_contain_text("connection is back")
         after = page.locator(".line.note", has_text="connection is back")
         eventually(lambda: after.locator("xpath=following-sibling::*").count() > 0, DEADLINE / 1000)
+        page.get_by_label("Show only lines with").fill("begin")
+        expect(page.locator(".line:not(.note)")).to_have_count(2)  # of two runs; nothing is repeated
 
 
 def test_a_log_of_100_000_lines_scrolls(page: Page, node: Daemon) -> None:

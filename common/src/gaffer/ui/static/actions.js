@@ -8,7 +8,7 @@ const processes = (count) => (count === 1 ? "1 process" : `${count} processes`)
 
 const state = (digit) => (job) => ({path: `${jobPath(job.name)}/state`, text: digit})
 
-export const SIGNALS = ["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "STOP", "KILL"]
+const SIGNALS = ["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "STOP", "KILL"]
 
 export const ACTIONS = [
   {

@@ -60,7 +60,7 @@ export async function send(method, path, {query, body, text, headers, signal, ba
   throw problem
 }
 
-export const call = async (method, path, options) => (await send(method, path, options)).json()
+const call = async (method, path, options) => (await send(method, path, options)).json()
 export const get = (path, query, options = {}) => call("GET", path, {query, ...options})
 
 export async function logIn(key) {

@@ -103,7 +103,7 @@ function Lazy({page, ...properties}) {
 function Lost() {
   const {state, since} = useValue(connection)
   if (state !== "lost") return null
-  return html`<div class="banner" role="alert">The connection to ${root.host} is lost since <${Age} at=${since} suffix="" />. What you see is as old as that; it comes back by itself.</div>`
+  return html`<div class="banner lost" role="alert"><span>The connection to ${root.host} is lost, for <${Age} at=${since} suffix="" />. What you see is as old as that. It comes back by itself.</span></div>`
 }
 
 function useKeys() {

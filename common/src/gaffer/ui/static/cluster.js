@@ -35,7 +35,7 @@ function Frame({label, noun, states, list, children, extra}) {
       <${StateFilter} states=${states} counts=${result.counts} chosen=${params.state} />
       ${params.node && html`<button class="chip" aria-pressed="true" onClick=${() => setQuery({node: null})}>node ${params.node} ×</button>`}
     </div>
-    ${result.error && html`<${Problem} error=${result.error} />`}
+    ${(result.error?.status || (result.error && !result.at)) && html`<${Problem} error=${result.error} />`}
     ${result.warming && html`<div class="banner">This lookupd has just started: some nodes may not have reported yet.</div>`}
     ${result.stale && !result.warming && html`<div class="banner">Most nodes are silent: this may be out of date.</div>`}
     <div class="notice" aria-live="polite">

@@ -69,7 +69,7 @@ function Field({field, value, onChange}) {
   </label>`
 }
 
-export function Copy({text}) {
+function Copy({text}) {
   const [copied, setCopied] = useState(false)
   async function copy() {
     await navigator.clipboard.writeText(text)

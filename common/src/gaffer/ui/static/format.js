@@ -58,8 +58,14 @@ export const plural = (count, noun, many = `${noun}s`) => `${number(count)} ${co
 
 export const endpoint = ({name, address, port}) => `${name} ${address}:${port}`
 
+const SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 13: "PIPE", 14: "ALRM", 15: "TERM"}
+const EXPECTED = ["stopped", "restart", "update", "rollback", "max_lifetime", "idle"]
+
 // How a process ended, from an exit.
 export function ending(exit) {
   if (exit.exit_code !== null) return `exit ${exit.exit_code}`
-  return exit.term_signal ? `signal ${exit.term_signal}` : "unknown"
+  return exit.term_signal ? `SIG${SIGNALS[exit.term_signal] ?? ` ${exit.term_signal}`}` : "unknown"
 }
+
+// Whether it was no failure of the process.
+export const wasExpected = (exit) => exit.exit_code === 0 || EXPECTED.includes(exit.reason)

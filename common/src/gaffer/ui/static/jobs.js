@@ -49,7 +49,7 @@ export function JobsPage() {
         onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
       <${StateFilter} states=${STATES} counts=${result.counts} chosen=${params.state} />
     </div>
-    ${result.error && html`<${Problem} error=${result.error} />`}
+    ${(result.error?.status || (result.error && !result.at)) && html`<${Problem} error=${result.error} />`}
     <div class="notice" aria-live="polite">
       ${selected.length === 0 && result.items !== null && html`<span class="count">${plural(result.total, "job")}</span>`}
       ${selected.length === 0 && result.error && html`<span class="dim"><${Age} at=${result.at} prefix="as of " /></span>`}
@@ -87,7 +87,7 @@ function Row({job, chosen, toggle}) {
   </tr>`
 }
 
-export function reasonOf(job) {
+function reasonOf(job) {
   if (job.disabled) return `disabled: ${job.disabled.reason}`
   if (job.reason) return job.reason
   const exit = job.last_exit

@@ -4,7 +4,7 @@ import {html} from "./lib.js"
 import {kindOf} from "./parts.js"
 import {setQuery} from "./route.js"
 
-export const PAGE = 200 // rows at first, and with each "more"
+const PAGE = 200 // rows at first, and with each "more"
 const MOST = 1000 // rows: more would make the page slow, and nobody reads them
 
 // How many rows the address asks for.

@@ -4,7 +4,6 @@ import {Line} from "./output.js"
 
 const HEIGHT = 18 // px of a line, as in the stylesheet
 const EXTRA = 20 // lines outside the window, on either side
-const STEP = 16_777_200 // px: browsers limit the height of an element
 
 export function LogView({lines, base, version, following, setFollowing, labels, match, marked, onLine}) {
   const box = useRef(null)
@@ -42,7 +41,7 @@ export function LogView({lines, base, version, following, setFollowing, labels, 
   const first = Math.max(0, Math.floor(top / HEIGHT) - EXTRA)
   const last = Math.min(lines.length, Math.ceil((top + size) / HEIGHT) + EXTRA)
   return html`<div class="log" ref=${box} onScroll=${onScroll} tabindex="0" role="log" aria-label="Log" aria-live="off">
-    <div class="log-space" style=${{height: `${Math.min(STEP, lines.length * HEIGHT)}px`}}>
+    <div class="log-space" style=${{height: `${lines.length * HEIGHT}px`}}>
       <div class="log-lines" style=${{transform: `translateY(${first * HEIGHT}px)`}}>
         ${lines.slice(first, last).map((line, index) => html`<${Row} key=${line.id} line=${line} label=${labels} match=${match} marked=${first + index === marked} onLine=${onLine} text=${line.text} />`)}
       </div>

@@ -60,7 +60,7 @@ function LogTools({job, query, streams, slots, chosen, split}) {
     <label class="inline">From <select aria-label="How far back" value=${query.get("line") ? "line" : query.get("since") ? "since" : query.get("tail") ?? TAILS[0]} onChange=${(event) => setQuery({tail: event.target.value, since: null, line: null})}>
       ${query.get("since") && html`<option value="since" disabled>${moment(Date.parse(query.get("since")) / 1000)}</option>`}
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
-      ${TAILS.map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
+      ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
     ${root === home && html`<a class="button" href=${download} download=${`${job.name}.log`}>Download</a>`}
   </div>`
@@ -70,7 +70,7 @@ function Pane({job, streams, slots, start, filter, search, target, titled}) {
   const buffer = useRef(null)
   const state = useMemo(() => signal({state: "connecting", since: null, error: null}), [])
   const [version, setVersion] = useState(0)
-  const [following, setFollowing] = useState(target === null)
+  const [following, setFollowing] = useState(target === null && start.since === undefined)
   const [unread, setUnread] = useState(0)
   const [position, setPosition] = useState(null)
   buffer.current ??= new LogBuffer()

@@ -52,11 +52,10 @@ export function Connection({source}) {
     open: "Live",
     connecting: "Connecting…",
     hidden: "Paused while hidden",
-    ended: "Ended",
     refused: error ? explain(error) : "Refused",
   }
   return html`<span class=${`connection ${state}`} role="status">
-    <i aria-hidden="true"></i>${state === "lost" ? html`Connection lost <${Age} at=${since} />, retrying` : text[state]}
+    <i aria-hidden="true"></i>${state === "lost" ? html`<span>Connection lost <${Age} at=${since} />, retrying</span>` : text[state]}
   </span>`
 }
 

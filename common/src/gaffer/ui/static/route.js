@@ -28,10 +28,6 @@ export function href(path, query = {}, at = route.peek().at) {
   return "#/" + [...(at === null ? [] : [AT, at]), ...path].map(encodeURIComponent).join("/") + (text ? `?${text}` : "")
 }
 
-export function go(path, query) {
-  location.hash = href(path, query)
-}
-
 // Changes parameters of the current address, without an entry in the history of the browser.
 export function setQuery(changes) {
   const {path, query} = route.peek()

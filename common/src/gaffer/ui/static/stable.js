@@ -1,6 +1,6 @@
 // Rows that do not move under the pointer: while the pointer or the focus is in the list, rows keep their places and take new values;
 // new rows and another order wait until they are asked for, or the pointer has left.
-import {useEffect, useRef, useState} from "./lib.js"
+import {useRef, useState} from "./lib.js"
 
 export function useStableRows(items, identify = (item) => item.name) {
   const [held, setHeld] = useState(false)

@@ -14,7 +14,7 @@ const DELAYS = [250, 500, 1000, 2000, 3000]
 const breathe = () => new Promise((resolve) => setTimeout(resolve))
 
 // Splits the text of a stream into events {name, data, id}.
-export class EventParser {
+class EventParser {
   #rest = ""
   #data = []
   #name = "message"
@@ -44,8 +44,8 @@ export class EventParser {
 }
 
 // Follows `path` with the query that `query(lastId)` returns. `onState` gets {state, since, error}; the states are "connecting",
-// "open", "lost", "hidden", "refused" (for good: the request is wrong) and "ended". Returns a function that closes it.
-export function follow({path, query, onEvents, onOpen = () => {}, onState = () => {}, once = false}) {
+// "open", "lost", "hidden" and "refused" (for good: the request is wrong). Returns a function that closes it.
+export function follow({path, query, onEvents, onOpen = () => {}, onState = () => {}}) {
   let closed = false
   let stopper = null
   let waking = null
@@ -104,7 +104,6 @@ export function follow({path, query, onEvents, onOpen = () => {}, onState = () =
       report(attempt === 0 ? "connecting" : "lost")
       try {
         await connect()
-        if (once) return report("ended")
         report("lost")
       } catch (error) {
         if (error instanceof ApiError && error.status < 500 && error.status !== 429) return report("refused", error)
