@@ -93,7 +93,7 @@ def web(cluster: Cluster, gaffer: Commands) -> Cluster:
 def with_job(cluster: Cluster, gaffer: Commands, cmd: str) -> Cluster:
     for name in NAMES:
         with cluster.server(name) as server:
-            server.load({"name": "web", "cmd": cmd}, "shop")
+            server.load({"name": "web", "cmd": cmd, "ready": "exec:true"}, "shop")  # sooner than without a probe
     eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 3)
     return cluster
 
@@ -285,7 +285,7 @@ def test_a_rolling_restart_takes_one_node_after_the_other(gaffer: Commands, web:
 def test_a_definition_is_rolled_back_everywhere(gaffer: Commands, web: Cluster) -> None:
     for name in NAMES[:2]:
         with web.server(name) as server:
-            server.update({"name": "web", "cmd": "sleep 2000"}, "shop")
+            server.update({"name": "web", "cmd": "sleep 2000", "ready": "exec:true"}, "shop")
     ran = gaffer("rollback", "shop.web", "--cluster")
     assert ran.status == 5
     assert [line.partition(" in ")[0] for line in lines(ran.out)] == [
