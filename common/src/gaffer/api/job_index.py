@@ -77,8 +77,8 @@ class _Rows(NamedTuple):
 class JobIndex:
     """The rows of all jobs and processes. It follows the manager from the first use on; use it on its loop.
 
-    Its generators are to be run in `batches`. `changes`, which may be replaced by another log, are the jobs that may have
-    been added, changed or removed.
+    Its generators are to be run in `batches`. `changes`, which may be replaced by another log, are the jobs that may
+    have been added, changed or removed.
     """
 
     def __init__(self, manager: Manager) -> None:
