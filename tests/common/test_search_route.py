@@ -37,7 +37,7 @@ async def names(node: HttpNode, query: str = "", key: str = "reader") -> list[st
 
 
 def load(node: HttpNode, session: str, name: str, **settings: Any) -> None:
-    node.manager.load(ProcessConfig.from_dict(sleeper(name, **settings)), session)
+    node.manager.load(ProcessConfig.from_dict(sleeper(name, **{"startsecs": 0, **settings})), session)
 
 
 async def await_state(node: HttpNode, job: str, state: str) -> None:
