@@ -45,3 +45,20 @@ def test_a_plugin_of_the_same_name_keeps_its_pages(tmp_path: Path, name: str) ->
     with gafferd("--plugins-dir", str(tmp_path / "plugins")) as node:
         assert requests.get(f"{node.url}/_plugin/ui/", timeout=10).text == "of the plugin"
         assert "of the plugin" not in requests.get(f"{node.url}/ui/", timeout=10).text
+
+
+def test_daemons_stop_at_once_while_pages_follow_changes() -> None:
+    with lookupd() as registry, gafferd("--lookupd-address", registry.url) as node:
+        feeds = [
+            requests.get(f"{daemon.url}/search/changes?heartbeat=0.1", stream=True, timeout=20)
+            for daemon in (node, registry)
+        ]
+        for feed in feeds:
+            assert feed.status_code == 200
+            assert next(feed.iter_content(3)) == b":\n\n"
+        requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=20)
+        for daemon in (node, registry):
+            daemon.stop()
+            assert "rror" not in daemon.stderr
+        for feed in feeds:
+            feed.close()

@@ -37,7 +37,7 @@ async def names(node: HttpNode, query: str = "", key: str = "reader") -> list[st
 
 
 def load(node: HttpNode, session: str, name: str, **settings: Any) -> None:
-    node.manager.load(ProcessConfig.from_dict(sleeper(name, **settings)), session)
+    node.manager.load(ProcessConfig.from_dict(sleeper(name, **{"startsecs": 0, **settings})), session)
 
 
 async def await_state(node: HttpNode, job: str, state: str) -> None:
@@ -168,11 +168,15 @@ async def test_bad_parameters(node: HttpNode, query: str, path: str) -> None:
 
 async def test_nobody_searches_while_many_jobs_come_and_go(node: HttpNode) -> None:
     load(node, "shop", "web", start=False)
-    assert await names(node) == ["shop.web"]
+    before = await search(node)
+    feed = events(await follow(node))
     for number in range(1100):
         load(node, "shop", f"job{number}", start=False)
         node.manager.unload(f"shop.job{number}")
+    assert {event[0] async for event in feed} <= {"reset"}  # it ends, and its reader comes again
     assert await names(node) == ["shop.web"]
+    name, _, _ = await anext(events(await follow(node, f"after={before['epoch']}:{before['seq']}")))
+    assert name == "reset"
 
 
 # Changes

@@ -14,6 +14,7 @@ from gaffer.manager import Manager
 from gaffer.processes import stats
 from gaffer.schemas.search import FoundJob, FoundProcess
 from gaffer.schemas.views import Instance, JobSummary
+from gaffer.streams.position import Position
 from gaffer.streams.rings import Log
 
 KEPT = 4096  # changes that a reader may lag behind
@@ -76,7 +77,8 @@ class _Rows(NamedTuple):
 class JobIndex:
     """The rows of all jobs and processes. It follows the manager from the first use on; use it on its loop.
 
-    Its generators are to be run in `batches`. `changes` are the jobs that may have been added, changed or removed.
+    Its generators are to be run in `batches`. `changes`, which may be replaced by another log, are the jobs that may
+    have been added, changed or removed.
     """
 
     def __init__(self, manager: Manager) -> None:
@@ -98,14 +100,14 @@ class JobIndex:
             self._manager.off_job_change(self._news.add)
             self._manager.off_change(self._collect)
 
-    def position(self) -> int:
+    def position(self) -> Position:
         """Return the position in `changes` after the last change."""
         if not self._follows:
             self._follows = True
             self._manager.on_job_change(self._news.add)
             self._manager.on_change(self._collect)
         self._collect()
-        return self.changes.end
+        return self.changes.position(self.changes.end)
 
     def refreshing(self) -> Generator[None, None, None]:
         """Make the rows of jobs that have changed, in steps."""
@@ -150,6 +152,9 @@ class JobIndex:
             self._rows.clear()
             self._stale.clear()
             self._complete = False
+            # The processes of earlier rows are not known any more: readers are to search again.
+            self.changes.close()
+            self.changes = Log(KEPT)
 
     def _make(self, name: JobName) -> None:
         found = self._manager.summary(name)

@@ -48,7 +48,7 @@ class SearchHandler(NodeHandler):
         kind = KINDS[query.kind]
         search = Search.of(query, kind, filter_of(self, query, kind))
         index = self.application.index
-        seq = index.position()
+        epoch, seq = index.position()
         await index.usage.refresh(wait=search.key in MEASURED)
         page = await index.batches.run(lambda: self._select(kind, search))
         items = [item for item in (index.describe(kind, key) for key in page.keys) if item is not None]
@@ -58,7 +58,7 @@ class SearchHandler(NodeHandler):
                 "total": page.tally.total,
                 "counts": page.tally.counts,
                 "cursor": page.cursor,
-                "epoch": index.changes.epoch,
+                "epoch": epoch,
                 "seq": seq,
             }
         )
