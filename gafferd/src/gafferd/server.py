@@ -230,6 +230,8 @@ class Server:
             else:
                 jobs.load()
             manager.adopt()
+            if survivors:
+                logger.info("%d of %d processes of an earlier gafferd are watched again", *_adopted(manager, survivors))
             signals = _Signals(reloader, upgrader, keeper)
             signals.start(loop, manager)
             self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
@@ -345,6 +347,11 @@ def make_server(
         plugin_folder=PluginFolder(plugin_folders(settings.plugin_dir, home), settings.plugins),
         verbosity=verbosity,
     )
+
+
+def _adopted(manager: Manager, survivors: Sequence[Survivor]) -> tuple[int, int]:
+    """Return how many survivors jobs have adopted, and how many there were."""
+    return sum(each.record.pid in manager.running for each in survivors), len(survivors)
 
 
 class _Signals(SigHandler):

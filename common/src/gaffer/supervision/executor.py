@@ -440,12 +440,9 @@ class Executor:
             if self._settings.recorder is not None:
                 self._settings.recorder.ended(order.pid)
             return
-        log.info(
-            "process %d of %s, left by an earlier manager, is watched again",
-            process.os_pid,
-            job.name,
-            extra=_about(job, process),
-        )
+        # Hundreds of them may be adopted while clients wait: one line each is for a close look.
+        message = "process %d of %s, left by an earlier manager, is watched again"
+        log.debug(message, process.os_pid, job.name, extra=_about(job, process))
         self._began(job, process)
         self.touch(job.name)
 
