@@ -4,6 +4,10 @@ Programs and hosts
 
 - `daemons`: the installed daemons and commands as subprocesses
 - `kept`: a keeper whose gafferd is a small program
+- `kept_node`: a gafferd below its keeper, whose processes can be told apart
+- `survival`: a gafferd below its keeper that is killed, and what became of its processes and their output
+- `failpoints`: the end of gafferd or its keeper at a chosen system call
+- `kept_streams`: the streams of a process in a program that may be killed
 - `passing`: sockets that are open when a daemon starts, as a service manager passes them
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output
@@ -22,6 +26,8 @@ Programs and hosts
 On the test's own loop or in a thread of the test
 
 - `managers`: a manager, and what its events were
+- `holder`: what a keeper is to the sockets of a manager
+- `cutting`: a proxy whose connections are cut on demand
 - `commands`: auxiliary commands of jobs
 - `probed`: a process as a prober sees it, and the verdicts of the prober
 - `http_node`: a manager with its HTTP API, and a client of it
