@@ -175,8 +175,10 @@ async def test_nobody_searches_while_many_jobs_come_and_go(node: HttpNode) -> No
         node.manager.unload(f"shop.job{number}")
     assert {event[0] async for event in feed} <= {"reset"}  # it ends, and its reader comes again
     assert await names(node) == ["shop.web"]
-    name, _, _ = await anext(events(await follow(node, f"after={before['epoch']}:{before['seq']}")))
-    assert name == "reset"
+    again = events(await follow(node, f"after={before['epoch']}:{before['seq']}"))
+    assert (await anext(again))[0] == "reset"
+    node.manager.unload("shop.web")
+    assert (await anext(again))[2]["removed"] == ["shop.web"]
 
 
 # Changes
