@@ -55,7 +55,7 @@ def test_daemons_stop_at_once_while_pages_follow_changes() -> None:
         ]
         for feed in feeds:
             assert feed.status_code == 200
-            assert next(feed.iter_content(3)) == b":\n\n"
+            assert next(feed.iter_content(1))  # a heartbeat, or an event
         requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=20)
         for daemon in (node, registry):
             daemon.stop()

@@ -130,7 +130,7 @@ def test_an_invalid_configuration_ends_the_keeper_too(tmp_path: Path) -> None:
     config.write_text("[gaffer]\nkeeper = true\nwatchdog = 0.2\n")
     result = run_command("gafferd", str(config), "--state-dir", str(tmp_path / "state"))
     assert result.returncode == 2
-    assert "expected at least 1 second, got '0.2'" in result.stderr
+    assert "at least 1 and at most 86400, got '0.2'" in result.stderr
     result = run_command("gafferd", "--keeper", "--bind", "0.0.0.0:0", "--state-dir", str(tmp_path / "state"))
     assert result.returncode == 2
     assert "the node has no API key" in result.stderr

@@ -360,7 +360,7 @@ class TestSlowClients:
             assert server.service.heard == ["a"]
 
     async def test_messages_for_a_client_that_left_are_given_up(self) -> None:
-        async with running_server(buffer_limit=1, disconnect_delay=0.1) as server:
+        async with running_server(buffer_limit=1, disconnect_delay=0.5) as server:
             session = new_session()
             assert await server.poll(session) == "o"
             assert (await server.send(session, b'["a","b","c"]')).status == 204
