@@ -12,7 +12,7 @@ from gaffer_client import Server
 from gaffer_client.errors import NotFound
 from gaffer_client.jobs import Job
 from gaffer_client.logs import LogPiece
-from support.client import Commands
+from support.client import Commands, answering_server
 from support.daemons import Daemon, clean_env, command_path, gafferd
 from support.poll import eventually
 
@@ -104,6 +104,7 @@ def test_where_to_start(gaffer: Commands, server: Server) -> None:
         (("shop.none",), 4, "no job"),
         (("shop.x", "--stream=both"), 2, "use out or err"),
         (("shop.x", "--slot=one"), 2, "--slot"),
+        (("shop.x", "-n", "few"), 2, "--tail: 'few' is not an amount of a log"),
         (("shop.x", "--since=yesterday"), 2, "--since: 'yesterday' is neither an age nor a time"),
     ],
 )
@@ -114,6 +115,14 @@ def test_what_is_wrong_is_explained(
     assert ran.out == ""
     assert text in ran.err
     assert ran.status == status
+
+
+def test_a_server_that_has_no_logs(gaffer: Commands, server: Server) -> None:
+    with answering_server() as other:
+        other.answer("/jobs/shop/x/logs", "hello")
+        ran = gaffer("-g", other.url, "logs", "shop.x")
+    assert (ran.status, ran.out) == (1, "")
+    assert f"{other.url} sent something else than a log" in ran.err
 
 
 def test_following_prints_what_is_added_and_ends_with_an_interrupt(
