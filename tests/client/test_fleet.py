@@ -157,6 +157,7 @@ def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -
     assert numbers(web) == [2, 4, 3]
     ran = gaffer("scale", "shop.web=5", "--label", "zone=c")
     assert (ran.status, ran.out) == (4, "")
+    assert "gaffer lookup:nodes" in ran.err
     ran = gaffer("scale", "shop.web=5", "--node", "node22")
     assert (ran.status, ran.out) == (4, "")
     assert "'node2'" in ran.err
