@@ -218,6 +218,12 @@ def test_a_node_that_hangs_is_not_awaited_longer_than_told(gaffer: Commands, web
         assert gaffer("scale", "shop.web=2", "--cluster", "--timeout", wrong).status == 2
 
 
+def test_no_lookup_to_choose_nodes_from(gaffer: Commands, closed: str) -> None:
+    ran = gaffer("ps", "--cluster", "-L", closed)
+    assert (ran.status, ran.out) == (3, "")
+    assert "check that gaffer_lookupd is running" in ran.err
+
+
 def test_a_lookup_that_hangs_does_not_delay_the_others(gaffer: Commands, web: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hung:
         url = f"http://127.0.0.1:{hung.getsockname()[1]}"

@@ -52,7 +52,8 @@ def run(program: Program, argv: Sequence[str]) -> int:
             return answer(program, argv[1:], os.environ)
         invocation = parse(program, argv)
         if invocation.command is not None:
-            target = invocation.command.target
+            several = chooses_several_nodes(invocation.arguments)  # each reports its own failures
+            target = "lookup" if several else invocation.command.target
         STYLE.plain = invocation.arguments.flag("--plain")
         status = _dispatch(program, invocation)
         sys.stdout.flush()
