@@ -57,6 +57,7 @@ def test_the_lines_of_all_processes_with_their_names(gaffer: Commands, gafferctl
 def test_chosen_lines_of_several_jobs(gaffer: Commands, server: Server, node: Daemon) -> None:
     load(server, "one", "echo first error; echo fine; echo end >&2")
     load(server, "two", "echo second error; echo end >&2")
+    eventually(lambda: gaffer("logs", "shop.*", "--grep=err.r$").out.count("\n") == 2)
     ran = gaffer("logs", "shop.*", "--grep=err.r$")
     assert (ran.err, ran.out.splitlines()) == ("", ["shop.one.1 | first error", "shop.two.1 | second error"])
     words = [command_path("gaffer"), "logs", "shop.one", "shop.two", "-f", "-t", "--grep", "error|late"]
