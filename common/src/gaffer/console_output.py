@@ -70,8 +70,8 @@ class ConsoleOutput:
 
     colorize: give each job its own colour, whether or not the stream supports colours. output_streams: print the output
     of processes, not only events. actions: the events to print, DEFAULT_ACTIONS when None, `["."]` for all. stream:
-    where to print, sys.stdout when None. on_broken: called on the loop, with the error, when the stream can't be written
-    to any more.
+    where to print, sys.stdout when None. on_broken: called on the loop, with the error, when the stream can't be
+    written to any more.
     align: pad the names to equal width, by default on a terminal only; elsewhere names are right-aligned, so that
     `name | text` can be searched for. numbered: label a process `name.SLOT` if its job has several.
 
