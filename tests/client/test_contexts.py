@@ -105,3 +105,17 @@ def test_a_node_is_chosen_by_its_name(
     assert (ran.status, ran.err.splitlines()) == (4, ["gaffer: no node is named onne", "  did you mean 'one'?"])
     monkeypatch.setenv("GAFFER_LOOKUPD", "http://127.0.0.1:1")
     assert gaffer("apps", "-g", "one").status == 3
+
+
+def test_settings_that_can_not_be_reached_are_not_taken_for_none(gaffer: Commands, folder: Path) -> None:
+    folder.symlink_to(folder)  # a loop; also for root, unlike a folder without permissions
+    for words in (("apps",), ("context",)):
+        ran = gaffer(*words)
+        assert (ran.status, ran.out) == (2, "")
+        assert f"can't read {folder}" in ran.err
+
+
+def test_a_home_that_does_not_exist_has_no_settings(gaffer: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in ("/nonexistent", "/dev/null"):
+        monkeypatch.setenv("HOME", home)
+        assert source(gaffer, "endpoint") == ("http://127.0.0.1:5000", "default")

@@ -157,6 +157,7 @@ def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -
     assert numbers(web) == [2, 4, 3]
     ran = gaffer("scale", "shop.web=5", "--label", "zone=c")
     assert (ran.status, ran.out) == (4, "")
+    assert "gaffer lookup:nodes" in ran.err
     ran = gaffer("scale", "shop.web=5", "--node", "node22")
     assert (ran.status, ran.out) == (4, "")
     assert "'node2'" in ran.err
@@ -215,6 +216,12 @@ def test_a_node_that_hangs_is_not_awaited_longer_than_told(gaffer: Commands, web
         assert "no response within 0.5 s" in ran.err
     for wrong in ("0", "soon", "nan"):
         assert gaffer("scale", "shop.web=2", "--cluster", "--timeout", wrong).status == 2
+
+
+def test_no_lookup_to_choose_nodes_from(gaffer: Commands, closed: str) -> None:
+    ran = gaffer("ps", "--cluster", "-L", closed)
+    assert (ran.status, ran.out) == (3, "")
+    assert "check that gaffer_lookupd is running" in ran.err
 
 
 def test_a_lookup_that_hangs_does_not_delay_the_others(gaffer: Commands, web: Cluster) -> None:

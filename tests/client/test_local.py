@@ -273,6 +273,15 @@ def test_it_ends_when_nobody_reads_its_output(app: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
+def test_output_that_can_not_be_written_is_reported(app: Path) -> None:
+    words = [command_path("gaffer"), "start", "web", "--port=auto"]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            words, cwd=app, stdout=full, stderr=subprocess.PIPE, env=clean_env(), text=True, timeout=30, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (1, "gaffer: can't write: No space left on device\n")
+
+
 def test_processes_that_left_their_group_end_too(app: Path) -> None:
     (app / "Procfile").write_text(
         "web: sh -c 'setsid sh -c \"echo daemon \\$\\$; exec sleep 1000\" & exec sleep 1000'\n"

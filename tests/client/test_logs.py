@@ -12,7 +12,7 @@ from gaffer_client import Server
 from gaffer_client.errors import NotFound
 from gaffer_client.jobs import Job
 from gaffer_client.logs import LogPiece
-from support.client import Commands
+from support.client import Commands, answering_server
 from support.daemons import Daemon, clean_env, command_path, gafferd
 from support.poll import eventually
 
@@ -57,6 +57,7 @@ def test_the_lines_of_all_processes_with_their_names(gaffer: Commands, gafferctl
 def test_chosen_lines_of_several_jobs(gaffer: Commands, server: Server, node: Daemon) -> None:
     load(server, "one", "echo first error; echo fine; echo end >&2")
     load(server, "two", "echo second error; echo end >&2")
+    eventually(lambda: gaffer("logs", "shop.*", "--grep=err.r$").out.count("\n") == 2)
     ran = gaffer("logs", "shop.*", "--grep=err.r$")
     assert (ran.err, ran.out.splitlines()) == ("", ["shop.one.1 | first error", "shop.two.1 | second error"])
     words = [command_path("gaffer"), "logs", "shop.one", "shop.two", "-f", "-t", "--grep", "error|late"]
@@ -104,6 +105,7 @@ def test_where_to_start(gaffer: Commands, server: Server) -> None:
         (("shop.none",), 4, "no job"),
         (("shop.x", "--stream=both"), 2, "use out or err"),
         (("shop.x", "--slot=one"), 2, "--slot"),
+        (("shop.x", "-n", "few"), 2, "--tail: 'few' is not an amount of a log"),
         (("shop.x", "--since=yesterday"), 2, "--since: 'yesterday' is neither an age nor a time"),
     ],
 )
@@ -114,6 +116,14 @@ def test_what_is_wrong_is_explained(
     assert ran.out == ""
     assert text in ran.err
     assert ran.status == status
+
+
+def test_a_server_that_has_no_logs(gaffer: Commands, server: Server) -> None:
+    with answering_server() as other:
+        other.answer("/jobs/shop/x/logs", "hello")
+        ran = gaffer("-g", other.url, "logs", "shop.x")
+    assert (ran.status, ran.out) == (1, "")
+    assert f"{other.url} sent something else than a log" in ran.err
 
 
 def test_following_prints_what_is_added_and_ends_with_an_interrupt(

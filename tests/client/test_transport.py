@@ -211,8 +211,15 @@ def test_no_such_socket(tmp_path: Path, transport_to: Callable[..., Transport]) 
     assert "no such file" in caught.value.message
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"garbage\r\n\r\n"])
-def test_the_server_hangs_up(said: bytes, transport_to: Callable[..., Transport]) -> None:
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"", ""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", "the connection broke within the response"),
+        (b"SSH-2.0-x\r\n", "its response is not HTTP: SSH-2.0-x"),
+    ],
+)
+def test_the_server_hangs_up(said: bytes, why: str, transport_to: Callable[..., Transport]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -224,9 +231,10 @@ def test_the_server_hangs_up(said: bytes, transport_to: Callable[..., Transport]
         thread = threading.Thread(target=hang_up)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with transport_to(url) as transport, pytest.raises(errors.Unreachable):
+        with transport_to(url) as transport, pytest.raises(errors.Unreachable) as caught:
             transport.request("GET", "/")
         thread.join()
+    assert caught.value.message.startswith(f"can't reach {url}: {why}")
 
 
 def test_the_time_for_an_answer_is_bounded_also_when_it_comes_in_drops(transport_to: Callable[..., Transport]) -> None:

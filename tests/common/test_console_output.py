@@ -313,7 +313,7 @@ def test_when_the_reader_is_gone_it_says_so_once_and_goes_on(how: str) -> None:
     reading, writing = os.pipe() if how == "pipe" else pty.openpty()
     told: list[str] = []
     with open(writing, "w") as stream:
-        console = ConsoleOutput(False, stream=stream, on_broken=lambda: told.append("broken"))
+        console = ConsoleOutput(False, stream=stream, on_broken=lambda error: told.append("broken"))
         with running_manager([console]) as manager:
             os.close(reading)
             manager.load(shell("web", "while :; do echo hello; sleep 0.01; done"))

@@ -181,6 +181,13 @@ def test_a_missing_key_file_is_told(tmp_path: Path) -> None:
     assert "key:new" in (error.value.hint or "")
 
 
+def test_a_new_key_is_suggested_only_if_the_file_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(KeyFileError, match="Not a directory") as error:
+        read_key_file(tmp_path / "file" / "key")
+    assert error.value.hint is None
+
+
 @pytest.mark.expects_errors("readable by other users")
 def test_an_open_key_file_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "key"

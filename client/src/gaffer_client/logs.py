@@ -85,5 +85,11 @@ def _read(transport: Transport, target: str) -> _Events:
         transport.clone() as own,
         closing(own.stream(target, headers, idle_timeout=2 * _HEARTBEAT + 1)) as stream,
     ):
+        if not stream.content_type.startswith("text/event-stream"):
+            raise MalformedAnswer(
+                f"{transport.url} sent something else than a log",
+                url=transport.url,
+                hint="check that this is the address of a Gaffer node, and its version",
+            )
         while data := stream.read():
             yield from parser.feed(data)

@@ -455,4 +455,14 @@ def _failure(url: str, cause: BaseException, timeout: float | None) -> Unreachab
     if isinstance(cause, OSError) and cause.strerror:
         positive = cause.errno is not None and cause.errno > 0
         return unreachable(url, cause.strerror.lower() if positive else cause.strerror)
-    return unreachable(url, " ".join(str(cause).split()) or type(cause).__name__)
+    from http.client import (
+        BadStatusLine,
+        IncompleteRead,
+        LineTooLong,
+        UnknownProtocol,
+    )  # imported by the sender already
+
+    what = " ".join(str(cause).split()) or type(cause).__name__
+    if type(cause) in (BadStatusLine, LineTooLong, UnknownProtocol):
+        return unreachable(url, f"its response is not HTTP: {what}")
+    return unreachable(url, "the connection broke within the response" if isinstance(cause, IncompleteRead) else what)

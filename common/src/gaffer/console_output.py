@@ -70,7 +70,8 @@ class ConsoleOutput:
 
     colorize: give each job its own colour, whether or not the stream supports colours. output_streams: print the output
     of processes, not only events. actions: the events to print, DEFAULT_ACTIONS when None, `["."]` for all. stream:
-    where to print, sys.stdout when None. on_broken: called on the loop when the stream can no longer be written to.
+    where to print, sys.stdout when None. on_broken: called on the loop, with the error, when the stream can't be
+    written to any more.
     align: pad the names to equal width, by default on a terminal only; elsewhere names are right-aligned, so that
     `name | text` can be searched for. numbered: label a process `name.SLOT` if its job has several.
 
@@ -87,7 +88,7 @@ class ConsoleOutput:
         actions: Sequence[str] | None = None,
         *,
         stream: TextIO | None = None,
-        on_broken: Callable[[], object] = lambda: None,
+        on_broken: Callable[[Exception], object] = lambda error: None,
         align: bool | None = None,
         numbered: bool = False,
     ) -> None:
@@ -161,11 +162,11 @@ class ConsoleOutput:
             self._manager = None
         self._news.set()
 
-    def _broken(self) -> None:
+    def _broken(self, error: Exception) -> None:
         self._detach()
         self._outputs.clear()
         self._due.clear()
-        self._on_broken()
+        self._on_broken(error)
 
     def _on_event(self, evtype: str, message: Any = None, *_: object) -> None:
         if "." in self.actions and evtype.startswith(("proc.", "job.")):

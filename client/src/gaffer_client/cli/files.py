@@ -88,7 +88,7 @@ def read_client_file(environ: Mapping[str, str], known: Mapping[str, Collection[
     `known` are the keys of the sections `client` and `node`. Raises UsageError.
     """
     path = config_path(environ)
-    if not environ.get("GAFFER_CONFIG") and not os.path.lexists(path):
+    if not environ.get("GAFFER_CONFIG") and _is_absent(path):
         return ClientFile()
     parser = _read(path)
     client: Mapping[str, str] = {}
@@ -105,7 +105,7 @@ def read_client_file(environ: Mapping[str, str], known: Mapping[str, Collection[
 def read_contexts(environ: Mapping[str, str], known: Collection[str]) -> Contexts:
     """Read the contexts; there are none without the file. Raises UsageError."""
     path = os.path.join(os.path.dirname(config_path(environ)), "contexts.ini")
-    if not os.path.lexists(path):
+    if _is_absent(path):
         return Contexts(path, None, {})
     parser = _read(path)
     named = {
@@ -125,6 +125,17 @@ def chosen_context(contexts: Contexts, given: Given | None) -> NamedContext | No
     return NamedContext(name, contexts.require(name), explicit)
 
 
+def _is_absent(path: str) -> bool:
+    """Return whether there is no such file; False also if that can't be found out, which `_read` then reports."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _read(path: str) -> "configparser.RawConfigParser":
     import configparser
 
@@ -138,7 +149,7 @@ def _read(path: str) -> "configparser.RawConfigParser":
     except FileNotFoundError:
         raise UsageError(f"no such file: {path}", hint="correct GAFFER_CONFIG") from None
     except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror}") from None
+        raise UsageError(f"can't read {path}: {error.strerror}", hint="set GAFFER_CONFIG for another file") from None
     except (configparser.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not a valid INI file: {' '.join(str(error).split())}") from None
     return parser

@@ -1,6 +1,7 @@
 """Runs jobs in the foreground for `gaffer start`: the console shows their output, Ctrl-C stops them."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -64,15 +65,21 @@ def run_in_foreground(configs: Sequence[ProcessConfig], *, verbose: bool = False
         manager.run()
     finally:
         loop.close()
+    if signals.error is not None:
+        raise signals.error
     return signals.status or manager.exit_code or progress.exit_code
 
 
 class _Signals(SigHandler):
-    """Stops the manager on INT, TERM, QUIT, HUP or broken output; `status` is the exit status of the command."""
+    """Stops the manager on INT, TERM, QUIT, HUP or broken output; `status` is the exit status of the command.
+
+    `error` is why the output broke, unless its reader or terminal is gone.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.status = Exit.OK
+        self.error: OSError | None = None
 
     def handle_quit(self, handle: object, *args: Any) -> None:
         assert self.manager is not None
@@ -89,9 +96,11 @@ class _Signals(SigHandler):
         if self._previous.get(signal.SIGHUP) is not dispositions.ignore:  # nohup(1)
             self.handle_quit(handle, signal.SIGHUP)
 
-    def output_broke(self) -> None:
+    def output_broke(self, error: Exception) -> None:
         assert self.manager is not None
         self.status = Exit.BROKEN_PIPE
+        if isinstance(error, OSError) and error.errno not in (errno.EPIPE, errno.EIO):
+            self.error = error
         self.manager.stop()
 
 

@@ -1,5 +1,6 @@
 """The entry points `gaffer` and `gafferctl`: run a command and turn errors into a message and an exit status."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ _UNREACHABLE_HINTS: dict[Target, str] = {
     "lookup": "check that gaffer_lookupd is running, or use -L or GAFFER_LOOKUPD to choose others",
     "none": "",
 }
+# Such errors are of descriptors, and have no name of a file.
+_FAILED_WRITES = (errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC)
 _KEY_HINT = "use --api-key-file or GAFFER_API_KEY_FILE to specify your key file"
 
 
@@ -52,7 +55,8 @@ def run(program: Program, argv: Sequence[str]) -> int:
             return answer(program, argv[1:], os.environ)
         invocation = parse(program, argv)
         if invocation.command is not None:
-            target = invocation.command.target
+            several = chooses_several_nodes(invocation.arguments)  # each reports its own failures
+            target = "lookup" if several else invocation.command.target
         STYLE.plain = invocation.arguments.flag("--plain")
         status = _dispatch(program, invocation)
         sys.stdout.flush()
@@ -80,7 +84,9 @@ def run(program: Program, argv: Sequence[str]) -> int:
         return Exit.USAGE
     except OSError as error:
         _discard_unwritable()
-        print_error(program.name, f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        where = error.filename or ("can't write" if error.errno in _FAILED_WRITES else None)
+        what = error.strerror or str(error)
+        print_error(program.name, f"{where}: {what}" if where else what)
         return Exit.FAILED
 
 

@@ -57,7 +57,8 @@ class Choice:
             self._note(answer)
             named = self._fitting(answer["nodes"])
         if not named:
-            raise self._nothing("no node has these labels" if self._labels else "the lookups know no node")
+            text = "no node has these labels" if self._labels else "the lookups know no node"
+            raise self._nothing(text, "run `gaffer lookup:nodes` to list the nodes and their labels")
         return named
 
     def targets(self, names: Sequence[str]) -> list[Target]:
@@ -82,7 +83,11 @@ class Choice:
         if not found:
             shown = ", ".join(names)
             where = " with these labels" if self._labels else ""
-            raise self._nothing(f"no node{where} has {'a job' if shown == ALL_JOBS else shown}")
+            text = f"no node{where} has {'a job' if shown == ALL_JOBS else shown}"
+            listing = (
+                "nodes` to list the nodes and their labels" if self._labels else "jobs` to list the jobs of all nodes"
+            )
+            raise self._nothing(text, f"run `gaffer lookup:{listing}")
         chosen = [Target(member, tuple(jobs)) for member, jobs in found.values()]
         return sorted(chosen, key=lambda target: target.member[:2])
 
@@ -146,10 +151,9 @@ class Choice:
                 self._warned.add(text)
                 warn(text)
 
-    def _nothing(self, text: str) -> CommandFailed:
+    def _nothing(self, text: str, hint: str) -> CommandFailed:
         if self._warming:
             return CommandFailed(f"{text} yet", status=Exit.UNREACHABLE)
-        hint = "run `gaffer lookup:jobs` to list the jobs of all nodes"
         return CommandFailed(text, hint=hint, status=Exit.NOT_FOUND)
 
 

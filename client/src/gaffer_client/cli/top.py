@@ -124,8 +124,10 @@ def _run(context: Context, args: Arguments, source: _Source, title: str, *, seve
     interval = _interval(args.text("--interval"))
     if context.json or args.flag("--once"):
         return _print(context, source, title, interval, several=several, once=args.flag("--once"))
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("top needs a terminal", hint="use --once or --json")
+    if os.environ.get("TERM", "dumb") == "dumb":
+        raise UsageError("this terminal can't move its cursor, as TERM says", hint="set TERM, or use --once or --json")
     answer = source.ask()
     if not answer.jobs:  # an empty screen would hide why
         why = "; ".join(answer.failures.values()) or "there is no node"

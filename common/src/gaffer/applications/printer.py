@@ -6,6 +6,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TextIO
 
 LIMIT = 1024 * 1024  # maximum queued characters; `put` drops text beyond
@@ -15,11 +16,13 @@ _BUSY = 128 * 1024  # queued characters above which `write` waits
 class Printer:
     """A printer of text, in order. Use it on the loop.
 
-    `on_broken()` is called once on the loop if the stream can no longer be written to, for instance because its reader
-    or terminal is gone; later text is dropped.
+    `on_broken(error)` is called once on the loop if the stream can no longer be written to, for instance because its
+    reader or terminal is gone; later text is dropped.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stream: TextIO, on_broken: Callable[[], object]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, stream: TextIO, on_broken: Callable[[Exception], object]
+    ) -> None:
         self.broken = False
         self._loop = loop
         self._on_broken = on_broken
@@ -71,9 +74,9 @@ class Printer:
                 self._texts.clear()
             try:
                 self._write_out(text)
-            except (OSError, ValueError):  # ValueError: the stream is closed
+            except (OSError, ValueError) as error:  # ValueError: the stream is closed
                 self.broken = True
-                self._call(self._on_broken)
+                self._call(partial(self._on_broken, error))
                 break
             with self._news:
                 self._size -= len(text)

@@ -62,7 +62,8 @@ def read_key_file(path: str | os.PathLike[str]) -> str:
     except UntrustedFile as error:
         raise KeyFileError(f"the key file {error.message}", hint=error.hint) from None
     except OSError as error:
-        raise KeyFileError(f"can't read the key file {path}: {error.strerror}", hint=_HINT) from None
+        hint = _HINT if isinstance(error, FileNotFoundError) else None
+        raise KeyFileError(f"can't read the key file {path}: {error.strerror}", hint=hint) from None
     warn_when_readable_by_others(path, mode)
     words = content.split()
     if len(words) != 1 or len(content) > _MAX_SIZE or not all(0x21 <= byte <= 0x7E for byte in words[0]):

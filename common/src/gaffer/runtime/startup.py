@@ -61,6 +61,10 @@ def run_command(module: str, function: str) -> None:
         status = command()
     except KeyboardInterrupt:
         status = INTERRUPTED
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):  # in __set_name__, Python 3.11 wraps it
+            raise
+        status = INTERRUPTED
     except MemoryError:
         _exit_without_memory()
     finally:

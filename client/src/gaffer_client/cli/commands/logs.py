@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _STREAMS = ("out", "err")
 _TAIL = "100"
+_AMOUNT = re.compile(r"[0-9]{1,15}b?")
 _MAX_QUEUED = 1000  # lines waiting to be printed; when full, reading pauses
 _MAX_LINE = 64 * 1024  # bytes of a line that is shown as one
 
@@ -130,6 +131,9 @@ def chosen_logs(args: Arguments) -> ChosenLogs:
         raise UsageError(f"--slot: {slot!r} is not a slot", hint="use a number, as in the names that `ps` shows")
     since = _since(args.text("--since"))
     tail = args.text("--tail") or (_TAIL if since is None else "all")
+    if tail != "all" and not _AMOUNT.fullmatch(tail):
+        hint = "use a number of lines (20) or of bytes (4096b), or `all`"
+        raise UsageError(f"--tail: {tail!r} is not an amount of a log", hint=hint)
     return {
         "streams": _STREAMS if stream is None else (stream,),
         "slots": None if slot is None else (int(slot),),
