@@ -341,3 +341,15 @@ def test_all_pages_in_light_and_dark_and_on_a_phone(browser: Browser, page: Page
             page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count()
             == 0
         )
+
+
+def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon) -> None:
+    load(node, "base", "sleep 1000")
+    load(node, "atop", "sleep 1000", after=["base:restart"])
+    show(page, node, "#/order")
+    first, then = page.locator(".order > section").nth(0), page.locator(".order > section").nth(1)
+    expect(first).to_contain_text("shop.base")
+    expect(then).to_contain_text("shop.atop")
+    then.get_by_role("link", name="shop.atop").click()
+    page.locator("dl").get_by_role("link", name="shop.base").click()
+    expect(page.get_by_role("heading", name="shop.base")).to_be_visible()

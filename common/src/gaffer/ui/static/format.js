@@ -56,6 +56,12 @@ export function moment(seconds) {
 
 export const plural = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
 
+// The job that an entry of the setting `after` of `name` means: `db:restart` is the one of the same session.
+export function predecessor(entry, name) {
+  const found = entry.split(":")[0].trim()
+  return found.includes(".") ? found : `${name.split(".")[0]}.${found}`
+}
+
 export const endpoint = ({name, address, port}) => `${name} ${address}:${port}`
 
 const SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 13: "PIPE", 14: "ALRM", 15: "TERM"}

@@ -3,7 +3,7 @@ import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
 import {get, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, endpoint, ending, moment, parseSize, percent} from "./format.js"
+import {bytes, endpoint, ending, moment, parseSize, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
 import {Empty, JobLink, State, Uptime} from "./parts.js"
@@ -81,13 +81,13 @@ function Definition({job}) {
   })
   const variables = Object.entries(config.env ?? {})
   return html`<section class="block"><h2>Definition <small>generation ${job.generation ?? 1}</small></h2>
-    <dl class="facts-list">${rows.map((key) => html`<dt key=${key}>${key}</dt><dd><${Value} name=${key} value=${config[key]} /></dd>`)}
+    <dl class="facts-list">${rows.map((key) => html`<dt key=${key}>${key}</dt><dd><${Value} name=${key} value=${config[key]} job=${job} /></dd>`)}
       ${variables.length > 0 && html`<dt>env</dt><dd><${Environment} variables=${variables} /></dd>`}
     </dl></section>`
 }
 
-function Value({name, value}) {
-  if (name === "after") return html`${value.map((each) => html`<span key=${each}><${JobLink} name=${each.split(":")[0].split(" ")[0]} /> </span>`)}`
+function Value({name, value, job}) {
+  if (name === "after") return html`${value.map((each) => html`<span key=${each}><${JobLink} name=${predecessor(each, job.name)} /> </span>`)}`
   return html`<code>${Array.isArray(value) ? value.join(" ") : String(value)}</code>`
 }
 
