@@ -353,3 +353,16 @@ def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon
     then.get_by_role("link", name="shop.atop").click()
     page.locator("dl").get_by_role("link", name="shop.base").click()
     expect(page.get_by_role("heading", name="shop.base")).to_be_visible()
+
+
+def test_values_of_variables_are_hidden_in_the_definitions(page: Page, node: Daemon) -> None:
+    job = load(node, "secretive", "sleep 1000", env={"TOKEN": "old-value", "SAME": "same-value"})
+    changed = {"cmd": "sleep 1000", "env": {"TOKEN": "new-value", "SAME": "same-value"}}
+    requests.put(job, json=changed, timeout=10).raise_for_status()
+    show(page, node, "#/jobs/shop.secretive/definitions")
+    changes = page.locator("table.changes")
+    expect(changes.locator("ins")).to_contain_text("TOKEN=••••••")
+    expect(changes).not_to_contain_text("-value")
+    changes.locator("ins").get_by_role("button", name="Show").click()
+    expect(changes.locator("ins")).to_contain_text("TOKEN=new-value")
+    expect(changes).not_to_contain_text("SAME")

@@ -2,6 +2,7 @@
 import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
 import {get, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
+import {Environment} from "./environment.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, endpoint, ending, moment, parseSize, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
@@ -91,12 +92,3 @@ function Value({name, value, job}) {
   return html`<code>${Array.isArray(value) ? value.join(" ") : String(value)}</code>`
 }
 
-// Values are hidden until somebody asks for them: screens are shared.
-function Environment({variables}) {
-  const [open, setOpen] = useState(false)
-  const secret = variables.some(([, value]) => value === null)
-  return html`<div class="env">
-    ${variables.map(([name, value]) => html`<div key=${name}><code>${name}=${open && value !== null ? value : html`<span class="dim" aria-label="hidden">••••••</span>`}</code></div>`)}
-    ${secret ? html`<small class="dim">Your key may not see the values (scope define).</small>` : html`<button class="link" onClick=${() => setOpen(!open)}>${open ? "Hide values" : "Show values"}</button>`}
-  </div>`
-}
