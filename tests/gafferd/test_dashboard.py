@@ -366,3 +366,30 @@ def test_values_of_variables_are_hidden_in_the_definitions(page: Page, node: Dae
     changes.locator("ins").get_by_role("button", name="Show").click()
     expect(changes.locator("ins")).to_contain_text("TOKEN=new-value")
     expect(changes).not_to_contain_text("SAME")
+
+
+def test_the_terminal_and_other_tabs_after_logging_in(browser: Browser, tmp_path: Path) -> None:
+    key = new_key()
+    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "gafferd.ini").write_text(
+        "[gaffer]\ntrust_local = false\n[process:shop:repl]\ncmd = cat\nredirect_input = yes\n"
+    )
+    (tmp_path / "gafferd.ini").chmod(0o600)
+    arguments = ("--config", str(tmp_path / "gafferd.ini"), "--api-key-file", str(tmp_path / "key"))
+    with gafferd(*arguments) as node, browser.new_context() as context:
+        page = context.new_page()
+        show(page, node, "#/jobs/shop.repl")
+        page.get_by_label("asks for a key").fill(key)
+        page.get_by_role("button", name="Log in").click()
+        with context.expect_page() as opened:
+            page.get_by_role("link", name="Terminal").click()
+        expect(opened.value.locator("#state")).to_have_text("Live")
+        other = context.new_page()
+        show(other, node, "#/jobs/shop.repl")
+        expect(other.locator(".job-head")).to_contain_text("read only")
+        other.get_by_role("button", name="Log in to act").click()
+        other.get_by_label("asks for a key").fill(key)
+        other.get_by_role("button", name="Log in", exact=True).click()
+        expect(other.get_by_role("button", name="Stop").first).to_be_visible()
+        expect(other.get_by_role("button", name="Log in to act")).to_have_count(0)

@@ -1,6 +1,6 @@
 // What a job is and which processes it has.
 import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
-import {get, jobPath, may, root} from "./api.js"
+import {get, home, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {Environment} from "./environment.js"
 import {confirmAction} from "./confirm.js"
@@ -41,6 +41,9 @@ function Processes({job, stats}) {
   </table>`
 }
 
+// An opener of the same origin gives its token to the terminal.
+const terminalRel = () => (root === home ? "opener" : "noopener")
+
 function Process({job, instance, stats}) {
   const target = {pid: instance.pid, job: job.name}
   const writable = job.config.redirect_input && instance.pid !== null
@@ -55,7 +58,7 @@ function Process({job, instance, stats}) {
     <td>${(instance.endpoints ?? []).map(endpoint).join(", ")}</td>
     <td class="row-actions">
       <a href=${href(["jobs", job.name, "logs"], {slot: instance.slot})}>Logs</a>
-      ${writable && may("control") && html`<a href=${new URL(`ui/terminal.html#${instance.pid}`, root).href} target="_blank" rel="noopener">Terminal</a>`}
+      ${writable && may("control") && html`<a href=${new URL(`ui/terminal.html#${instance.pid}`, root).href} target="_blank" rel=${terminalRel()}>Terminal</a>`}
       ${instance.pid !== null && may("control") && html`
         <button class="link" onClick=${() => confirmAction(SIGNAL_PROCESS, [target])}>Signal</button>
         <button class="link danger-text" onClick=${() => confirmAction(STOP_PROCESS, [target])}>Stop</button>`}
