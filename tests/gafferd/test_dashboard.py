@@ -393,3 +393,30 @@ def test_the_terminal_and_other_tabs_after_logging_in(browser: Browser, tmp_path
         other.get_by_role("button", name="Log in", exact=True).click()
         expect(other.get_by_role("button", name="Stop").first).to_be_visible()
         expect(other.get_by_role("button", name="Log in to act")).to_have_count(0)
+
+
+def test_a_long_name_takes_no_room_from_the_reason(page: Page, node: Daemon) -> None:
+    name = "long-name-" + "x" * 50
+    load(node, name, "false", restart="never", startsecs=0)
+    show(page, node, f"#/?q={name}&limit=-5")
+    page.set_viewport_size({"width": 1000, "height": 600})
+    reason = page.locator("tbody .c-reason")
+    expect(reason).to_contain_text("exited with 1")
+    assert reason.evaluate("cell => cell.clientWidth") > 150
+    expect(page.locator("tbody .c-name")).to_have_attribute("title", f"shop.{name}")
+    page.set_viewport_size({"width": 360, "height": 700})
+    for path in (f"#/?q={name}", f"#/history?job=shop.{name}"):
+        show(page, node, path)
+        page.get_by_role("link", name=f"shop.{name}").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+
+
+def test_a_dialog_does_not_outlive_the_page_of_its_target(page: Page, node: Daemon) -> None:
+    load(node, "left", "sleep 1000")
+    show(page, node, "#/?q=left")
+    page.get_by_role("link", name="shop.left").click()
+    page.get_by_role("button", name="Stop").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_role("dialog")).to_have_count(0)

@@ -77,7 +77,7 @@ function Row({job, chosen, toggle}) {
   return html`<tr class=${scheduled ? "idle" : kindOf(job.state)} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name}`} checked=${chosen} onChange=${() => toggle(job.name)} /></td>
     <td class="c-state"><${State} state=${job.state} kind=${scheduled ? "idle" : undefined} /></td>
-    <td class="c-name"><${JobLink} name=${job.name} /></td>
+    <td class="c-name" title=${job.name}><${JobLink} name=${job.name} /></td>
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
     <td class="c-reason dim" title=${detail}>${detail}</td>
     <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
