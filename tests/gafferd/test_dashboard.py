@@ -420,3 +420,18 @@ def test_a_dialog_does_not_outlive_the_page_of_its_target(page: Page, node: Daem
     page.go_back()
     expect(page.locator("tbody tr")).to_have_count(1)
     expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_path_leads_to_the_page_that_it_names(page: Page, node: Daemon) -> None:
+    load(node, "pathway", "sleep 1000")
+    show(page, node, "jobs/shop.pathway/exits")
+    expect(page.get_by_role("heading", name="shop.pathway")).to_be_visible()
+    assert page.url == f"{node.url}/ui/#/jobs/shop.pathway/exits"
+
+
+def test_an_unknown_end_is_told_once(page: Page, node: Daemon) -> None:
+    show(page, node)
+    told = "async exit => (await import('/ui/format.js')).endingWithReason(exit)"
+    unknown = {"exit_code": None, "term_signal": None, "reason": "unknown"}
+    assert page.evaluate(told, unknown) == "unknown"
+    assert page.evaluate(told, {"exit_code": 3, "term_signal": None, "reason": "exited"}) == "exit 3, exited"

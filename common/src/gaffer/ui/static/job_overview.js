@@ -4,7 +4,7 @@ import {get, home, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {Environment} from "./environment.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, endpoint, ending, moment, parseSize, percent, predecessor} from "./format.js"
+import {bytes, endingWithReason, endpoint, moment, parseSize, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
 import {Empty, JobLink, State, Uptime} from "./parts.js"
@@ -70,7 +70,7 @@ function LastExit({job}) {
   const exit = job.last_exit
   if (!exit) return null
   return html`<section class="block"><h2>Last exit <small>${exit.at && moment(exit.at)}</small></h2>
-    <p><b>${ending(exit)}</b>, ${exit.reason} <a href=${href(["jobs", job.name, "exits"])}>all exits</a></p>
+    <p><b>${endingWithReason(exit)}</b> <a href=${href(["jobs", job.name, "exits"])}>all exits</a></p>
     ${exit.output && html`<${Output} text=${exit.output} />`}
   </section>`
 }

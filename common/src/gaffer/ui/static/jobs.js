@@ -2,7 +2,7 @@
 import {ACTIONS} from "./actions.js"
 import {may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, ending, number, percent, plural} from "./format.js"
+import {bytes, endingWithReason, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {Age, Empty, JobLink, kindOf, Problem, State, Uptime} from "./parts.js"
@@ -91,7 +91,7 @@ function reasonOf(job) {
   if (job.disabled) return `disabled: ${job.disabled.reason}`
   if (job.reason) return job.reason
   const exit = job.last_exit
-  return exit && job.state !== "running" ? `last: ${ending(exit)}, ${exit.reason}` : ""
+  return exit && job.state !== "running" ? `last: ${endingWithReason(exit)}` : ""
 }
 
 function BulkActions({jobs, clear}) {
