@@ -91,3 +91,12 @@ def test_nodes_and_jobs_appear_change_and_leave(page: Page, tmp_path: Path) -> N
             expect(line.locator(".state")).to_have_text("suspect")
             expect(line).to_have_count(0)
         expect(page.locator(".count")).to_have_text("0 nodes")
+
+
+def test_events_are_followed_after_a_first_request_that_failed(page: Page) -> None:
+    with lookupd() as registry:
+        page.route("**/search?*", lambda route: route.abort(), times=1)
+        page.goto(f"{registry.url}/ui/#/events")
+        expect(page.locator(".problem")).to_contain_text("can't be reached")
+        expect(page.locator(".problem")).to_have_count(0)
+        expect(page.locator("header .connection")).to_have_text("Live")

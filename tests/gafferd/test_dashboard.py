@@ -435,3 +435,20 @@ def test_an_unknown_end_is_told_once(page: Page, node: Daemon) -> None:
     unknown = {"exit_code": None, "term_signal": None, "reason": "unknown"}
     assert page.evaluate(told, unknown) == "unknown"
     assert page.evaluate(told, {"exit_code": 3, "term_signal": None, "reason": "exited"}) == "exit 3, exited"
+
+
+def test_a_silent_log_and_a_failed_request_for_older_entries_say_so(page: Page, node: Daemon) -> None:
+    job = load(node, "silent", "sleep 1000")
+    show(page, node, "#/jobs/shop.silent/logs")
+    expect(page.locator(".log-status")).to_contain_text("No output yet")
+    for _ in range(51):
+        for state in ("0", "1"):
+            requests.post(f"{job}/state", data=state, timeout=10).raise_for_status()
+    show(page, node, "#/jobs/shop.silent/history")
+    older = page.get_by_role("button", name="Older entries")
+    page.route("**/history?*before=*", lambda route: route.abort())
+    older.click()
+    expect(page.locator(".problem")).to_contain_text("can't be reached")
+    page.unroute_all()
+    older.click()
+    expect(page.locator(".problem")).to_have_count(0)
