@@ -10,6 +10,7 @@ import requests
 from playwright.sync_api import Page, expect, sync_playwright
 
 from gaffer.runtime.keyfile import new_key
+from gaffer.schemas.messages import PROTOCOL_VERSION
 from support.daemons import gafferd, lookupd
 from support.needs import needs_browser
 
@@ -100,3 +101,12 @@ def test_events_are_followed_after_a_first_request_that_failed(page: Page) -> No
         expect(page.locator(".problem")).to_contain_text("can't be reached")
         expect(page.locator(".problem")).to_have_count(0)
         expect(page.locator("header .connection")).to_have_text("Live")
+
+
+def test_the_version_of_a_node_is_named_as_that_of_its_protocol(page: Page) -> None:
+    with lookupd() as registry, gafferd("--lookupd-address", registry.url, "--node-name", "one"):
+        page.goto(f"{registry.url}/ui/")
+        page.get_by_role("link", name="one", exact=True).wait_for()
+        heading = page.get_by_role("columnheader").nth(6)
+        expect(heading).to_have_text("Protocol")
+        expect(page.locator("tbody td").nth(6)).to_have_text(PROTOCOL_VERSION)
