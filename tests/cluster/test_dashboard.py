@@ -110,3 +110,15 @@ def test_the_version_of_a_node_is_named_as_that_of_its_protocol(page: Page) -> N
         heading = page.get_by_role("columnheader").nth(6)
         expect(heading).to_have_text("Protocol")
         expect(page.locator("tbody td").nth(6)).to_have_text(PROTOCOL_VERSION)
+
+
+def test_a_lookupd_that_asks_for_a_key_names_itself(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(new_key())
+    (tmp_path / "key").chmod(0o600)
+    with lookupd("--require-key", "--reader-key-file", str(tmp_path / "key")) as registry:
+        page.goto(f"{registry.url}/ui/")
+        login = page.get_by_role("form", name="Log in")
+        login.get_by_label(f"{urlsplit(registry.url).netloc} asks for a key").fill((tmp_path / "key").read_text())
+        login.get_by_role("button").click()
+        expect(page.get_by_role("link", name="Nodes")).to_be_visible()
+        expect(login).to_have_count(0)
