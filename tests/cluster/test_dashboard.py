@@ -10,6 +10,7 @@ import requests
 from playwright.sync_api import Page, expect, sync_playwright
 
 from gaffer.runtime.keyfile import new_key
+from gaffer.schemas.messages import PROTOCOL_VERSION
 from support.daemons import gafferd, lookupd
 from support.needs import needs_browser
 
@@ -91,3 +92,33 @@ def test_nodes_and_jobs_appear_change_and_leave(page: Page, tmp_path: Path) -> N
             expect(line.locator(".state")).to_have_text("suspect")
             expect(line).to_have_count(0)
         expect(page.locator(".count")).to_have_text("0 nodes")
+
+
+def test_events_are_followed_after_a_first_request_that_failed(page: Page) -> None:
+    with lookupd() as registry:
+        page.route("**/search?*", lambda route: route.abort(), times=1)
+        page.goto(f"{registry.url}/ui/#/events")
+        expect(page.locator(".problem")).to_contain_text("can't be reached")
+        expect(page.locator(".problem")).to_have_count(0)
+        expect(page.locator("header .connection")).to_have_text("Live")
+
+
+def test_the_version_of_a_node_is_named_as_that_of_its_protocol(page: Page) -> None:
+    with lookupd() as registry, gafferd("--lookupd-address", registry.url, "--node-name", "one"):
+        page.goto(f"{registry.url}/ui/")
+        page.get_by_role("link", name="one", exact=True).wait_for()
+        heading = page.get_by_role("columnheader").nth(6)
+        expect(heading).to_have_text("Protocol")
+        expect(page.locator("tbody td").nth(6)).to_have_text(PROTOCOL_VERSION)
+
+
+def test_a_lookupd_that_asks_for_a_key_names_itself(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(new_key())
+    (tmp_path / "key").chmod(0o600)
+    with lookupd("--require-key", "--reader-key-file", str(tmp_path / "key")) as registry:
+        page.goto(f"{registry.url}/ui/")
+        login = page.get_by_role("form", name="Log in")
+        login.get_by_label(f"{urlsplit(registry.url).netloc} asks for a key").fill((tmp_path / "key").read_text())
+        login.get_by_role("button").click()
+        expect(page.get_by_role("link", name="Nodes")).to_be_visible()
+        expect(login).to_have_count(0)

@@ -101,9 +101,22 @@ async def test_the_folder_is_behind_its_slash(node: HttpNode) -> None:
     assert (answer.status, answer.headers["location"], answer.error) == (301, "ui/?q=a%20b", "moved")
 
 
-async def test_a_browser_gets_the_page_for_any_path(node: HttpNode) -> None:
-    opened = await node.call("GET", "/ui/jobs/shop.js", headers={"Accept": "text/html,*/*;q=0.8"})
-    assert (opened.status, opened.body) == (200, (await node.call("GET", "/ui/")).body)
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/ui/node", "./#/node"),
+        ("/ui/jobs/shop.js?stream=err", "../#/jobs/shop.js?stream=err"),
+        ("/ui/jobs/a%20%22b/logs", "../../#/jobs/a%20%22b/logs"),
+        ("/ui//evil.example", "../#//evil.example"),
+    ],
+)
+async def test_a_browser_is_sent_to_the_page_that_a_path_names(node: HttpNode, path: str, location: str) -> None:
+    opened = await node.call("GET", path, headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (opened.status, opened.error) == (302, "moved")
+    assert opened.headers["location"] == location
+
+
+async def test_a_file_that_does_not_exist_is_not_found(node: HttpNode) -> None:
     loaded = await node.call("GET", "/ui/jobs/shop.js", headers={"Accept": "*/*"})
     assert (loaded.status, loaded.error) == (404, "not_found")
 

@@ -278,13 +278,13 @@ def test_a_key_opens_the_page_and_its_scopes_bound_it(page: Page, tmp_path: Path
         requests.post(f"{node.url}/jobs/shop", json=body, headers=headers, timeout=10)
         reader = requests.post(f"{node.url}/keys", json={"scopes": ["read"]}, headers=headers, timeout=10).json()
         show(page, node)
-        page.get_by_label("This node asks for a key").fill(reader["key"])
+        page.get_by_label(f"{urlsplit(node.url).netloc} asks for a key").fill(reader["key"])
         page.get_by_role("button", name="Log in").click()
         page.get_by_role("link", name="shop.web").click()
         expect(page.locator(".job-head")).to_contain_text("read only")
         expect(page.get_by_role("button", name="Stop")).to_have_count(0)
         page.get_by_role("button", name="Log out").click()
-        page.get_by_label("This node asks for a key").fill(key)
+        page.get_by_label(f"{urlsplit(node.url).netloc} asks for a key").fill(key)
         page.get_by_role("button", name="Log in").click()
         page.get_by_role("button", name="Stop").first.click()
         page.get_by_role("dialog").get_by_role("button", name="Stop").click()
@@ -341,3 +341,114 @@ def test_all_pages_in_light_and_dark_and_on_a_phone(browser: Browser, page: Page
             page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count()
             == 0
         )
+
+
+def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon) -> None:
+    load(node, "base", "sleep 1000")
+    load(node, "atop", "sleep 1000", after=["base:restart"])
+    show(page, node, "#/order")
+    first, then = page.locator(".order > section").nth(0), page.locator(".order > section").nth(1)
+    expect(first).to_contain_text("shop.base")
+    expect(then).to_contain_text("shop.atop")
+    then.get_by_role("link", name="shop.atop").click()
+    page.locator("dl").get_by_role("link", name="shop.base").click()
+    expect(page.get_by_role("heading", name="shop.base")).to_be_visible()
+
+
+def test_values_of_variables_are_hidden_in_the_definitions(page: Page, node: Daemon) -> None:
+    job = load(node, "secretive", "sleep 1000", env={"TOKEN": "old-value", "SAME": "same-value"})
+    changed = {"cmd": "sleep 1000", "env": {"TOKEN": "new-value", "SAME": "same-value"}}
+    requests.put(job, json=changed, timeout=10).raise_for_status()
+    show(page, node, "#/jobs/shop.secretive/definitions")
+    changes = page.locator("table.changes")
+    expect(changes.locator("ins")).to_contain_text("TOKEN=••••••")
+    expect(changes).not_to_contain_text("-value")
+    changes.locator("ins").get_by_role("button", name="Show").click()
+    expect(changes.locator("ins")).to_contain_text("TOKEN=new-value")
+    expect(changes).not_to_contain_text("SAME")
+
+
+def test_the_terminal_and_other_tabs_after_logging_in(browser: Browser, tmp_path: Path) -> None:
+    key = new_key()
+    (tmp_path / "key").write_text(key)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "gafferd.ini").write_text(
+        "[gaffer]\ntrust_local = false\n[process:shop:repl]\ncmd = cat\nredirect_input = yes\n"
+    )
+    (tmp_path / "gafferd.ini").chmod(0o600)
+    arguments = ("--config", str(tmp_path / "gafferd.ini"), "--api-key-file", str(tmp_path / "key"))
+    with gafferd(*arguments) as node, browser.new_context() as context:
+        page = context.new_page()
+        show(page, node, "#/jobs/shop.repl")
+        page.get_by_label("asks for a key").fill(key)
+        page.get_by_role("button", name="Log in").click()
+        with context.expect_page() as opened:
+            page.get_by_role("link", name="Terminal").click()
+        expect(opened.value.locator("#state")).to_have_text("Live")
+        other = context.new_page()
+        show(other, node, "#/jobs/shop.repl")
+        expect(other.locator(".job-head")).to_contain_text("read only")
+        other.get_by_role("button", name="Log in to act").click()
+        other.get_by_label("asks for a key").fill(key)
+        other.get_by_role("button", name="Log in", exact=True).click()
+        expect(other.get_by_role("button", name="Stop").first).to_be_visible()
+        expect(other.get_by_role("button", name="Log in to act")).to_have_count(0)
+
+
+def test_a_long_name_takes_no_room_from_the_reason(page: Page, node: Daemon) -> None:
+    name = "long-name-" + "x" * 50
+    load(node, name, "false", restart="never", startsecs=0)
+    show(page, node, f"#/?q={name}&limit=-5")
+    page.set_viewport_size({"width": 1000, "height": 600})
+    reason = page.locator("tbody .c-reason")
+    expect(reason).to_contain_text("exited with 1")
+    assert reason.evaluate("cell => cell.clientWidth") > 150
+    expect(page.locator("tbody .c-name")).to_have_attribute("title", f"shop.{name}")
+    page.set_viewport_size({"width": 360, "height": 700})
+    for path in (f"#/?q={name}", f"#/history?job=shop.{name}"):
+        show(page, node, path)
+        page.get_by_role("link", name=f"shop.{name}").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+
+
+def test_a_dialog_does_not_outlive_the_page_of_its_target(page: Page, node: Daemon) -> None:
+    load(node, "left", "sleep 1000")
+    show(page, node, "#/?q=left")
+    page.get_by_role("link", name="shop.left").click()
+    page.get_by_role("button", name="Stop").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_path_leads_to_the_page_that_it_names(page: Page, node: Daemon) -> None:
+    load(node, "pathway", "sleep 1000")
+    show(page, node, "jobs/shop.pathway/exits")
+    expect(page.get_by_role("heading", name="shop.pathway")).to_be_visible()
+    assert page.url == f"{node.url}/ui/#/jobs/shop.pathway/exits"
+
+
+def test_an_unknown_end_is_told_once(page: Page, node: Daemon) -> None:
+    show(page, node)
+    told = "async exit => (await import('/ui/format.js')).endingWithReason(exit)"
+    unknown = {"exit_code": None, "term_signal": None, "reason": "unknown"}
+    assert page.evaluate(told, unknown) == "unknown"
+    assert page.evaluate(told, {"exit_code": 3, "term_signal": None, "reason": "exited"}) == "exit 3, exited"
+
+
+def test_a_silent_log_and_a_failed_request_for_older_entries_say_so(page: Page, node: Daemon) -> None:
+    job = load(node, "silent", "sleep 1000")
+    show(page, node, "#/jobs/shop.silent/logs")
+    expect(page.locator(".log-status")).to_contain_text("No output yet")
+    for _ in range(51):
+        for state in ("0", "1"):
+            requests.post(f"{job}/state", data=state, timeout=10).raise_for_status()
+    show(page, node, "#/jobs/shop.silent/history")
+    older = page.get_by_role("button", name="Older entries")
+    page.route("**/history?*before=*", lambda route: route.abort())
+    older.click()
+    expect(page.locator(".problem")).to_contain_text("can't be reached")
+    page.unroute_all()
+    older.click()
+    expect(page.locator(".problem")).to_have_count(0)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from msgspec import Meta
 
@@ -23,6 +24,17 @@ _POLICY = (
 )
 
 
+class PageMoved(Moved):
+    """The path names a page of the dashboard; Location gives its address, which has the name behind a `#`."""
+
+    errno = 302
+
+    def __init__(self, page: str, query: str) -> None:
+        # Relative, so that it also works behind a proxy.
+        self.location = f"{'../' * page.count('/') or './'}#/{quote(page)}" + (f"?{query}" if query else "")
+        GafferError.__init__(self, "pages of the dashboard are behind a #", hint=f"go to {self.location}")
+
+
 class Dashboard(Handler):
     """The path of the dashboard without the final slash."""
 
@@ -40,17 +52,17 @@ class DashboardFile(Handler):
     }
     assets: ClassVar[Assets] = Assets(Path(__file__).with_name("static"))
 
-    @operation(media="*/*", errors=(304,), headers={"ETag": "version of the file"})
+    @operation(media="*/*", errors=(PageMoved, 304), headers={"ETag": "version of the file"})
     async def get(self) -> None:
         """Return the file, `index.html` for an empty path. It is compressed with gzip for clients that accept it.
 
-        For other paths, browsers that open them as a page get `index.html`, which shows what the path names, and all
-        other clients a 404.
+        For other paths, browsers that open them as a page are redirected to the page that the path names, such as
+        `/ui/#/jobs/shop.web`, and all other clients get a 404.
         """
         name = self.params["file"] or INDEX
         assets = await self._assets()
         if name not in assets and "text/html" in self.request.headers.get("Accept", ""):
-            name = INDEX
+            raise PageMoved(name, self.request.query)
         if name not in assets:
             raise NotFound(f"the dashboard has no file {name!r}")
         self._respond(name, assets[name])

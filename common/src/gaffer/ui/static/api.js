@@ -92,6 +92,13 @@ export async function loadAllowance() {
   allowance.value = await get("/auth/session")
 }
 
+// Whether another tab logged in: with the cookie but without the token, this one only reads.
+export const isGuest = () => Boolean(allowance.value?.cookie) && root === home && token() === null
+
+export function askForKey() {
+  needsLogin.value = {message: "This tab may only read: another tab has logged in. With the key it may do what the key allows."}
+}
+
 export const may = (scope) => allowance.value === null || allowance.value.scopes.includes(scope)
 
 export const jobPath = (name) => "/jobs/" + name.split(".").map(encodeURIComponent).join("/")

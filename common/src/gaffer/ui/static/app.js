@@ -1,5 +1,5 @@
 // The shell of the dashboard: what serves it, where one is, keys that work everywhere.
-import {allowance, callAt, get, home, loadAllowance, logOut, needsLogin, root} from "./api.js"
+import {allowance, askForKey, callAt, get, home, isGuest, loadAllowance, logOut, needsLogin, root} from "./api.js"
 import {Dialog, Messages} from "./dialog.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
@@ -79,6 +79,7 @@ function Shell({pages, health, cluster, node, begin}) {
       <span class="grow"></span>
       <button class="jump" onClick=${() => (paletteOpen.value = true)}>Jump to… <kbd>Ctrl K</kbd></button>
       <${Connection} source=${connection} />
+      ${isGuest() && html`<button onClick=${askForKey}>Log in to act</button>`}
       ${granted?.cookie && html`<button class="quiet" onClick=${logOut}>Log out</button>`}
     </header>
     <main id="main" tabindex="-1">

@@ -57,7 +57,7 @@ const NODE_COLUMNS = [
   {key: "jobs", label: "Jobs", numeric: true, descending: true},
   {key: "processes", label: "Processes", numeric: true, descending: true},
   {key: "age_ms", label: "Last heard", numeric: true, descending: true},
-  {key: "version", label: "Version"},
+  {key: "version", label: "Protocol"},
   {key: "labels", label: "Labels", unsorted: true},
 ]
 
@@ -80,7 +80,7 @@ function NodeRow({node}) {
     <td class="num" data-label="jobs"><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
     <td class="num" data-label="processes">${number(node.processes)}</td>
     <td class="num" data-label="ago">${duration(node.age_ms / 1000)}</td>
-    <td>${node.version}</td>
+    <td data-label="protocol">${node.version}</td>
     <td class="c-labels">${Object.entries(node.labels ?? {}).map(([name, value]) => html`<span key=${name} class="label-tag">${name}=${value}</span>`)}</td>
   </tr>`
 }

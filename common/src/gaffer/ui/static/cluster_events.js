@@ -7,6 +7,7 @@ import {route, setQuery} from "./route.js"
 import {connection, follow, HEARTBEAT} from "./stream.js"
 
 const KEPT = 1000
+const RETRY = 2000 // ms
 const WORDS = {
   identify: "node announced itself",
   update_node: "node changed",
@@ -36,8 +37,10 @@ export function ClusterEventsPage() {
     let ended = false
     let stop = null
     let count = 0
-    get("/search", {kind: "nodes", limit: 1}).then(({epoch, seq}) => {
+    let timer = null
+    const begin = () => get("/search", {kind: "nodes", limit: 1}).then(({epoch, seq}) => {
       if (ended) return
+      setError(null)
       stop = follow({
         path: "/events",
         query: (lastId) => ({since: lastId ?? `${epoch}:${seq}`, heartbeat: HEARTBEAT}),
@@ -50,9 +53,14 @@ export function ClusterEventsPage() {
         },
         onState: (state) => (connection.value = state),
       })
-    }, setError)
+    }, (problem) => {
+      setError(problem)
+      if (!ended && !problem.status) timer = setTimeout(begin, RETRY)
+    })
+    begin()
     return () => {
       ended = true
+      clearTimeout(timer)
       stop?.()
     }
   }, [])

@@ -28,6 +28,10 @@ export function Dialog() {
     if (content !== null && !element.current.open) element.current.showModal()
     if (content === null && element.current.open) element.current.close()
   }, [content])
+  useEffect(() => {
+    addEventListener("hashchange", closeDialog) // its targets belong to the page that was left
+    return () => removeEventListener("hashchange", closeDialog)
+  }, [])
   const onClick = (event) => event.target === element.current && closeDialog()
   return html`<dialog ref=${element} onClose=${closeDialog} onMouseDown=${onClick} aria-labelledby="dialog-title">
     ${content !== null && content()}

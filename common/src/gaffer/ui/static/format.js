@@ -56,6 +56,12 @@ export function moment(seconds) {
 
 export const plural = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
 
+// The job that an entry of the setting `after` of `name` means: `db:restart` is the one of the same session.
+export function predecessor(entry, name) {
+  const found = entry.split(":")[0].trim()
+  return found.includes(".") ? found : `${name.split(".")[0]}.${found}`
+}
+
 export const endpoint = ({name, address, port}) => `${name} ${address}:${port}`
 
 const SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 13: "PIPE", 14: "ALRM", 15: "TERM"}
@@ -66,6 +72,9 @@ export function ending(exit) {
   if (exit.exit_code !== null) return `exit ${exit.exit_code}`
   return exit.term_signal ? `SIG${SIGNALS[exit.term_signal] ?? ` ${exit.term_signal}`}` : "unknown"
 }
+
+// The same with the reason, unless that says no more.
+export const endingWithReason = (exit) => [...new Set([ending(exit), exit.reason])].join(", ")
 
 // Whether it was no failure of the process.
 export const wasExpected = (exit) => exit.exit_code === 0 || EXPECTED.includes(exit.reason)

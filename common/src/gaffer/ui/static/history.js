@@ -64,9 +64,14 @@ export function HistoryList({job = null, named = false}) {
     }
   }, [job])
   async function more() {
-    const page = await get("/history", {job, limit: LIMIT, before: next})
-    setEntries((old) => merge(old, page.entries))
-    setNext(page.next)
+    try {
+      const page = await get("/history", {job, limit: LIMIT, before: next})
+      setEntries((old) => merge(old, page.entries))
+      setNext(page.next)
+      setError(null)
+    } catch (problem) {
+      setError(problem)
+    }
   }
   if (entries === null) return error ? html`<${Problem} error=${error} />` : html`<${Empty}>Loading…<//>`
   if (entries.length === 0) return html`<${Empty}>Nothing has happened${job ? ` to ${job}` : ""} that was written down.<//>`

@@ -2,6 +2,7 @@
 import {actionNamed} from "./actions.js"
 import {get, jobPath, may} from "./api.js"
 import {confirmAction} from "./confirm.js"
+import {Environment} from "./environment.js"
 import {html, useEffect, useState} from "./lib.js"
 import {Empty, Problem} from "./parts.js"
 
@@ -29,10 +30,15 @@ export function DefinitionsTab({job}) {
     return html`<li key=${generation}>
       <header><b>Generation ${generation}</b>${index === 0 ? html`<span class="tag">current</span>` : may("control") && html`<button onClick=${() => confirmAction(actionNamed("rollback"), [job], {to: generation})}>Roll back to this</button>`}</header>
       ${before && changes.length === 0 && html`<p class="dim">Same settings as generation ${before.generation}.</p>`}
-      ${changes.length > 0 && html`<table class="changes"><tbody>${changes.map(([name, old, now]) => html`<tr key=${name}><th scope="row">${name}</th><td><del>${shown(old)}</del></td><td><ins>${shown(now)}</ins></td></tr>`)}</tbody></table>`}
+      ${changes.length > 0 && html`<table class="changes"><tbody>${changes.map(([name, old, now]) => html`<tr key=${name}><th scope="row">${name}</th><td><del><${Setting} name=${name} value=${old} than=${now} /></del></td><td><ins><${Setting} name=${name} value=${now} than=${old} /></ins></td></tr>`)}</tbody></table>`}
       ${!before && html`<code>${config.cmd} ${config.args.join(" ")}</code>`}
     </li>`
   })}</ol>`
 }
 
-const shown = (value) => (typeof value === "string" ? value : JSON.stringify(value))
+// A setting that differs from that of the other definition, `than`.
+function Setting({name, value, than}) {
+  if (name !== "env") return html`${typeof value === "string" ? value : JSON.stringify(value)}`
+  const variables = Object.entries(value ?? {}).filter(([variable, text]) => text === null || text !== than?.[variable])
+  return variables.length > 0 && html`<${Environment} variables=${variables} />`
+}

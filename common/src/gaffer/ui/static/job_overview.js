@@ -1,9 +1,10 @@
 // What a job is and which processes it has.
 import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
-import {get, jobPath, may, root} from "./api.js"
+import {get, home, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
+import {Environment} from "./environment.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, endpoint, ending, moment, parseSize, percent} from "./format.js"
+import {bytes, endingWithReason, endpoint, moment, parseSize, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
 import {Empty, JobLink, State, Uptime} from "./parts.js"
@@ -40,6 +41,9 @@ function Processes({job, stats}) {
   </table>`
 }
 
+// An opener of the same origin gives its token to the terminal.
+const terminalRel = () => (root === home ? "opener" : "noopener")
+
 function Process({job, instance, stats}) {
   const target = {pid: instance.pid, job: job.name}
   const writable = job.config.redirect_input && instance.pid !== null
@@ -54,7 +58,7 @@ function Process({job, instance, stats}) {
     <td>${(instance.endpoints ?? []).map(endpoint).join(", ")}</td>
     <td class="row-actions">
       <a href=${href(["jobs", job.name, "logs"], {slot: instance.slot})}>Logs</a>
-      ${writable && may("control") && html`<a href=${new URL(`ui/terminal.html#${instance.pid}`, root).href} target="_blank" rel="noopener">Terminal</a>`}
+      ${writable && may("control") && html`<a href=${new URL(`ui/terminal.html#${instance.pid}`, root).href} target="_blank" rel=${terminalRel()}>Terminal</a>`}
       ${instance.pid !== null && may("control") && html`
         <button class="link" onClick=${() => confirmAction(SIGNAL_PROCESS, [target])}>Signal</button>
         <button class="link danger-text" onClick=${() => confirmAction(STOP_PROCESS, [target])}>Stop</button>`}
@@ -66,7 +70,7 @@ function LastExit({job}) {
   const exit = job.last_exit
   if (!exit) return null
   return html`<section class="block"><h2>Last exit <small>${exit.at && moment(exit.at)}</small></h2>
-    <p><b>${ending(exit)}</b>, ${exit.reason} <a href=${href(["jobs", job.name, "exits"])}>all exits</a></p>
+    <p><b>${endingWithReason(exit)}</b> <a href=${href(["jobs", job.name, "exits"])}>all exits</a></p>
     ${exit.output && html`<${Output} text=${exit.output} />`}
   </section>`
 }
@@ -81,22 +85,13 @@ function Definition({job}) {
   })
   const variables = Object.entries(config.env ?? {})
   return html`<section class="block"><h2>Definition <small>generation ${job.generation ?? 1}</small></h2>
-    <dl class="facts-list">${rows.map((key) => html`<dt key=${key}>${key}</dt><dd><${Value} name=${key} value=${config[key]} /></dd>`)}
+    <dl class="facts-list">${rows.map((key) => html`<dt key=${key}>${key}</dt><dd><${Value} name=${key} value=${config[key]} job=${job} /></dd>`)}
       ${variables.length > 0 && html`<dt>env</dt><dd><${Environment} variables=${variables} /></dd>`}
     </dl></section>`
 }
 
-function Value({name, value}) {
-  if (name === "after") return html`${value.map((each) => html`<span key=${each}><${JobLink} name=${each.split(":")[0].split(" ")[0]} /> </span>`)}`
+function Value({name, value, job}) {
+  if (name === "after") return html`${value.map((each) => html`<span key=${each}><${JobLink} name=${predecessor(each, job.name)} /> </span>`)}`
   return html`<code>${Array.isArray(value) ? value.join(" ") : String(value)}</code>`
 }
 
-// Values are hidden until somebody asks for them: screens are shared.
-function Environment({variables}) {
-  const [open, setOpen] = useState(false)
-  const secret = variables.some(([, value]) => value === null)
-  return html`<div class="env">
-    ${variables.map(([name, value]) => html`<div key=${name}><code>${name}=${open && value !== null ? value : html`<span class="dim" aria-label="hidden">••••••</span>`}</code></div>`)}
-    ${secret ? html`<small class="dim">Your key may not see the values (scope define).</small>` : html`<button class="link" onClick=${() => setOpen(!open)}>${open ? "Hide values" : "Show values"}</button>`}
-  </div>`
-}

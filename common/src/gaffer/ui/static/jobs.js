@@ -2,7 +2,7 @@
 import {ACTIONS} from "./actions.js"
 import {may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, ending, number, percent, plural} from "./format.js"
+import {bytes, endingWithReason, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {Age, Empty, JobLink, kindOf, Problem, State, Uptime} from "./parts.js"
@@ -77,7 +77,7 @@ function Row({job, chosen, toggle}) {
   return html`<tr class=${scheduled ? "idle" : kindOf(job.state)} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name}`} checked=${chosen} onChange=${() => toggle(job.name)} /></td>
     <td class="c-state"><${State} state=${job.state} kind=${scheduled ? "idle" : undefined} /></td>
-    <td class="c-name"><${JobLink} name=${job.name} /></td>
+    <td class="c-name" title=${job.name}><${JobLink} name=${job.name} /></td>
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
     <td class="c-reason dim" title=${detail}>${detail}</td>
     <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
@@ -91,7 +91,7 @@ function reasonOf(job) {
   if (job.disabled) return `disabled: ${job.disabled.reason}`
   if (job.reason) return job.reason
   const exit = job.last_exit
-  return exit && job.state !== "running" ? `last: ${ending(exit)}, ${exit.reason}` : ""
+  return exit && job.state !== "running" ? `last: ${endingWithReason(exit)}` : ""
 }
 
 function BulkActions({jobs, clear}) {

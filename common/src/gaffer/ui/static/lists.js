@@ -8,7 +8,7 @@ const PAGE = 200 // rows at first, and with each "more"
 const MOST = 1000 // rows: more would make the page slow, and nobody reads them
 
 // How many rows the address asks for.
-export const limitOf = (query) => Math.min(MOST, Number(query.get("limit")) || PAGE)
+export const limitOf = (query) => Math.min(MOST, Math.max(0, Math.floor(Number(query.get("limit")))) || PAGE)
 
 // The way to further rows of a list, if it has some.
 export function More({result, limit}) {

@@ -22,7 +22,7 @@ export function Login({onDone}) {
     }
   }
   return html`<form class="login" onSubmit=${submit} aria-label="Log in">
-    <label for="key">${root === home ? "This node asks for a key" : `${root.host} asks for a key`}</label>
+    <label for="key">${root.host} asks for a key</label>
     ${root !== home && html`<p>The key is sent to <strong>${root.origin}</strong>, the address that this node announces, and to no other. It is forgotten when this page is left.</p>`}
     ${isOpen() && html`<p class="warn-text">The connection is not encrypted.</p>`}
     <input id="key" name="key" type="password" autocomplete="current-password" required autofocus />

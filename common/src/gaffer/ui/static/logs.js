@@ -74,7 +74,7 @@ function Pane({job, streams, slots, start, filter, search, target, titled}) {
   const [unread, setUnread] = useState(0)
   const [position, setPosition] = useState(null)
   buffer.current ??= new LogBuffer()
-  const {error} = useValue(state)
+  const {state: phase, error} = useValue(state)
 
   useEffect(() => {
     let frame = null
@@ -134,7 +134,7 @@ function Pane({job, streams, slots, start, filter, search, target, titled}) {
     <div class="log-status">
       ${titled && html`<b>#${slots}</b>`}
       <${Connection} source=${state} />
-      <span class="dim">${plural(lines.length, "line")}${wanted ? ` of ${number(all.length)}` : ""}</span>
+      <span class="dim">${phase === "open" && all.length === 0 ? "No output yet" : plural(lines.length, "line")}${wanted ? ` of ${number(all.length)}` : ""}</span>
       ${dropped > 0 && html`<span class="warn-text">${number(dropped)} older lines dropped here (a page keeps ${number(LIMIT)})</span>`}
       ${match && html`<span>${plural(hits.length, "hit")}<button class="quiet" aria-label="Previous hit" onClick=${() => step(-1)}>↑</button><button class="quiet" aria-label="Next hit" onClick=${() => step(1)}>↓</button></span>`}
       <span class="grow"></span>

@@ -1,10 +1,11 @@
 // Which jobs come after which: each column has those that wait for the columns before it.
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
+import {predecessor} from "./format.js"
 import {html, useEffect, useState} from "./lib.js"
 import {Empty, JobLink, kindOf, Problem, State} from "./parts.js"
 
-const target = (after) => after.split(/[ :]/)[0]
+const before = (job) => job.config.after.map((each) => predecessor(each, job.name))
 
 // The number of jobs that must come before each, in the longest chain.
 function depths(jobs) {
@@ -13,8 +14,8 @@ function depths(jobs) {
   const depth = (name) => {
     if (known.has(name)) return known.get(name)
     known.set(name, 0) // ends circles, which the node refuses anyway
-    const before = byName.get(name)?.config.after.map(target) ?? []
-    known.set(name, before.length ? 1 + Math.max(...before.map(depth)) : 0)
+    const first = byName.has(name) ? before(byName.get(name)) : []
+    known.set(name, first.length ? 1 + Math.max(...first.map(depth)) : 0)
     return known.get(name)
   }
   return new Map(jobs.map((job) => [job.name, depth(job.name)]))
@@ -39,12 +40,13 @@ export function OrderPage() {
   }, [])
   if (error && jobs === null) return html`<section class="page"><${Problem} error=${error} /></section>`
   if (jobs === null) return html`<section class="page"><${Empty}>Loading…<//></section>`
-  const waited = new Set(jobs.flatMap((job) => job.config.after.map(target)))
+  const waited = new Set(jobs.flatMap(before))
   const involved = jobs.filter((job) => job.config.after.length || waited.has(job.name))
   const depth = depths(jobs)
   const columns = []
   for (const job of involved) (columns[depth.get(job.name)] ??= []).push(job)
-  const related = (job) => near === null || job.name === near || job.config.after.some((each) => target(each) === near) || jobs.find((each) => each.name === near)?.config.after.some((each) => target(each) === job.name)
+  const pointed = jobs.find((job) => job.name === near)
+  const related = (job) => !pointed || job === pointed || before(job).includes(near) || before(pointed).includes(job.name)
   return html`<section class="page" aria-label="Order of jobs">
     <h1 class="hidden">Order of jobs</h1>
     ${error && html`<${Problem} error=${error} />`}

@@ -1,5 +1,5 @@
 // The input and output of one process. Its input is a pipe, not a terminal: lines are edited here and sent whole.
-import {ApiError, explain, get, root, token} from "./api.js"
+import {ApiError, allowance, explain, get, isGuest, loadAllowance, root, token} from "./api.js"
 import {Terminal} from "./vendor/xterm.js"
 import {FitAddon} from "./vendor/xterm-fit.js"
 
@@ -108,10 +108,12 @@ byId("line").onkeydown = (event) => {
 
 async function begin() {
   try {
-    const {scopes} = await get("/auth/session")
+    await loadAllowance()
+    const {scopes} = allowance.value
     const process = await get(`/processes/${pid}`)
     byId("where").textContent = `process ${pid} of ${process.name} on node ${root.host}`
     document.title = `${process.name} ${pid} · Terminal · Gaffer`
+    if (isGuest()) return show("refused", "This tab has not logged in: open the terminal from the page of the job")
     if (!scopes.includes("control")) return show("refused", "Your key may not write to processes (scope control)")
     if (!process.redirect_input) return show("refused", "The input of this process is not redirected (redirect_input)")
     connect()
