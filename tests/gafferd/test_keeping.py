@@ -1,6 +1,7 @@
 """gafferd below its keeper."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,6 +104,20 @@ def test_a_gafferd_whose_keeper_was_killed_takes_its_place(tmp_path: Path) -> No
             os.kill(second, signal.SIGTERM)
             eventually(lambda: gone(second))
         assert all(map(gone, pids))
+
+
+def test_nothing_goes_on_when_the_state_directory_is_removed_with_the_keeper(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load(JOB)
+        running = [node.pid, *eventually(lambda: node.instances(2))]
+        # What ends a node for good, although its gafferd would take the place of the keeper.
+        os.kill(node.pid, signal.SIGSTOP)
+        node.keeper.signal(signal.SIGKILL)
+        (tmp_path / "state").rename(tmp_path / "removed")
+        shutil.rmtree(tmp_path / "removed")
+        os.kill(running[0], signal.SIGCONT)
+        eventually(lambda: all(map(gone, running)))
+        node.keeper.wait_for_line("the keeper was killed, and the state directory removed: ending")
 
 
 def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> None:

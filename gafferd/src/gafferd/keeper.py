@@ -118,7 +118,7 @@ class Core:
     `handle` takes an event and returns the actions that follow; `deadline` is when it wants the next `("tick",)`.
     Events: `("datagram", data, descriptors)`, `("exited", pid, status)` of any child of the keeper,
     `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("groups", ids)` with living members of ours,
-    `("tick",)`.
+    `("abandoned",)` when nothing is left to go on with, `("tick",)`.
     Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child, `("reap", pid)`,
     `("check",)`: send `exited` for each registered child that is not ours or has exited; `("send", data, descriptors)`,
     `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("replace",)`: go
@@ -154,6 +154,7 @@ class Core:
         self._keeps = self._kept = False  # output, now or since gafferd was ready
         self._starts = 0
         self._last = ""  # the last end of gafferd
+        self.follows_killed = False  # this keeper took the place of one that was killed
         self._status = 0  # exit status after `ending`
         self._kill_by: dict[int, float] = {}  # by pid, while ending
         self._end_at: float | None = None
@@ -208,7 +209,7 @@ class Core:
                 elif word == "STARTS":
                     self._starts = _number(value, 0)
                 elif word == "LAST":
-                    self._last = value
+                    self._last, self.follows_killed = value, value.startswith("the keeper ")
                 elif child is not None and word == "RECORD":
                     child.record = value
                 elif child is not None and word == "EXITED":
@@ -282,6 +283,10 @@ class Core:
         living = sum(child.status is None for child in self.children.values())
         others = f", while {living} processes run on" if living else ""
         yield ("log", f"{reason}: starting it again in {delay:.2g} s{others}")
+
+    def _on_abandoned(self, now: float) -> Iterable[Action]:
+        yield ("log", "the keeper was killed, and the state directory removed: ending")
+        yield from self._end(1, now)
 
     def _on_signal(self, number: int, now: float) -> Iterable[Action]:
         if number in QUIT_SIGNALS:
@@ -800,7 +805,15 @@ class Keeper:
         except ChildProcessError:
             pass
 
+    def _is_abandoned(self) -> bool:
+        """Return whether somebody killed the keeper and then removed the state directory, whose lock is held here."""
+        lock = self._core.descriptors.get("lock", ())
+        return self._core.follows_killed and any(os.fstat(each).st_nlink == 0 for each in lock)
+
     def do_start(self) -> None:
+        if self._is_abandoned():
+            self._handle("abandoned")
+            return
         try:
             ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         except OSError as error:
