@@ -127,7 +127,8 @@ def be_away(tmp_path: Path, seconds: float, quiet: int, loud: int) -> None:
             with without_gafferd(node, config):
                 time.sleep(seconds)  # the absence
                 if quiet:
-                    assert psutil.Process(before[0][0].os_pid).status() == psutil.STATUS_SLEEPING
+                    blocked = psutil.Process(before[0][0].os_pid)
+                    eventually(lambda: blocked.status() == psutil.STATUS_SLEEPING)
             begin = time.monotonic()
             assert ping(node.url)
             back = time.monotonic() - begin

@@ -1231,6 +1231,12 @@ def _works(command: list[str]) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
+def _last(status: int) -> int:
+    """Block all signals: once the interpreter has removed the handlers, a late one would change the exit status."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
+    return status
+
+
 def main() -> int:
     """Run the keeper; return its exit status."""
     if sys.argv[1:] == ["--check"]:
@@ -1243,8 +1249,8 @@ def main() -> int:
         with open(int(daemon), "rb") as file:
             file.seek(0)
             table = file.read().decode()
-        return Keeper(-1, 0, mode == "background", log, command, table).run()
-    return Keeper(int(descriptor), int(daemon), mode == "background", log, command).run()
+        return _last(Keeper(-1, 0, mode == "background", log, command, table).run())
+    return _last(Keeper(int(descriptor), int(daemon), mode == "background", log, command).run())
 
 
 if __name__ == "__main__":
