@@ -1233,7 +1233,7 @@ def _works(command: list[str]) -> bool:
 
 def _last(status: int) -> int:
     """Block all signals: once the interpreter has removed the handlers, a late one would change the exit status."""
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, range(1, _signal.NSIG))
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     return status
 
 
