@@ -225,9 +225,9 @@ class Context:
         return (
             first
             or find(declared, {}, self.environ)
-            or find(declared, {}, {}, self._file.of_node(url))
+            or self._file.of_node(declared, url)
             or of_context
-            or find(declared, {}, {}, self._file.of_client())
+            or self._file.of_client(declared)
         )
 
     def _value(self, declared: Setting, url: str | None = None) -> Any:
@@ -359,7 +359,8 @@ def _checked(declared: Setting, given: Given | None) -> Any:
     try:
         return declared.rule(given.text)
     except InvalidValue as wrong:
-        raise UsageError(f"{given.source}: {wrong.message}", hint=wrong.hint) from None
+        source = f"{given.place}: {given.source}" if given.place else given.source
+        raise UsageError(f"{source}: {wrong.message}", hint=wrong.hint) from None
 
 
 def is_address(text: str) -> bool:
