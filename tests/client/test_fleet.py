@@ -218,6 +218,20 @@ def test_a_node_that_hangs_is_not_awaited_longer_than_told(gaffer: Commands, web
         assert gaffer("scale", "shop.web=2", "--cluster", "--timeout", wrong).status == 2
 
 
+def test_a_timeout_bounds_commands_that_may_wait_as_well(gaffer: Commands, web: Cluster) -> None:
+    with web.silent("node1"):
+        started = time.monotonic()
+        for words in (["start"], ["restart", "--yes"]):
+            ran = gaffer(*words, "shop.web", "--node", "node1", "--node", "node2", "--timeout", "1")
+            assert (ran.status, ran.out.partition(": ")[0], ran.out.count("\n")) == (5, "node2", 1)
+            assert ran.err.startswith("gaffer: node1: can't reach")
+            assert "no response within 1 s" in ran.err
+        ran = gaffer("restart", "shop.web", "--wait", "-g", web.nodes["node1"].url, "--timeout", "1")
+        assert ran.status == 3
+        assert "no response within 1 s" in ran.err
+        assert time.monotonic() - started < 25  # an answer takes up to 30 s otherwise
+
+
 def test_no_lookup_to_choose_nodes_from(gaffer: Commands, closed: str) -> None:
     ran = gaffer("ps", "--cluster", "-L", closed)
     assert (ran.status, ran.out) == (3, "")

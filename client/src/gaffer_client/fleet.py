@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gaffer.schemas.lookup import NodeInfo
     from gaffer_client.documents import ListedJob
 
-AT_A_TIME = 16  # nodes
+AT_A_TIME = 64  # nodes: so many that hang delay the others by no more than one timeout
 _POLL_INTERVAL = 0.2  # seconds
 
 T = TypeVar("T")

@@ -69,7 +69,10 @@ class Exchange(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request to the server of a transport; each wait for data of its response takes at most `read_timeout` seconds."""
+    """A request to the server of a transport.
+
+    Each wait for data of its response takes at most `read_timeout` seconds.
+    """
 
     method: str
     path: str

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from gaffer_client.lookup import Lookup
     from gaffer_client.node import Server
 
+_LEAST_TIMEOUT = 1.0  # seconds
+
 # Commands that need no server, or no file, start faster without what is imported where it is used.
 
 
@@ -191,7 +193,12 @@ class Context:
         self.program = program
         self.arguments = arguments
         self.environ = environ
-        self._timeout = timeout  # seconds for an answer of a node
+        self.timeout = timeout
+        """The seconds that a server may take for an answer."""
+
+    def limit(self, seconds: float) -> None:
+        """Give servers at most so many seconds for an answer, though at least one."""
+        self.timeout = min(self.timeout, max(seconds, _LEAST_TIMEOUT))
 
     @cached_property
     def _file(self) -> ClientFile:
@@ -255,7 +262,7 @@ class Context:
             url,
             api_key=key,
             insecure=self._value(_INSECURE, configured),
-            timeout=self._timeout,
+            timeout=self.timeout,
             sender=PlainSender,
             **self._tls(configured),
         )
@@ -284,7 +291,7 @@ class Context:
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
         insecure = self._value(_INSECURE, url)
-        with Server(url, api_key=key, insecure=insecure, timeout=self._timeout, sender=PlainSender, **tls) as server:
+        with Server(url, api_key=key, insecure=insecure, timeout=self.timeout, sender=PlainSender, **tls) as server:
             server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
@@ -312,7 +319,7 @@ class Context:
 
         return Lookup(
             list(self._value(LOOKUPD)),
-            timeout=DEFAULT_TIMEOUT if timeout is None else timeout,
+            timeout=min(self.timeout, DEFAULT_TIMEOUT if timeout is None else timeout),
             api_key=self._value(_CLUSTER_KEY),
             sender=PlainSender,
             **self._tls(None),

@@ -11,7 +11,6 @@ from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.output import print_error, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.several import answer_timeout
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, MalformedAnswer, NotFound, Unreachable
 from gaffer_client.fleet import Member, ask_all
@@ -164,11 +163,6 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def seconds(args: Arguments, command: Command | None = None) -> float:
-    """Return how long the answers of a node are awaited: --timeout, unless it means something else to the command."""
-    return answer_timeout(args, () if command is None else command.options)
-
-
 def confirmed(context: Context, args: Arguments, command: Command, what: str, members: Sequence[Member]) -> bool:
     """Ask whether to do something destructive on several nodes; return whether it may be done.
 
@@ -194,19 +188,17 @@ def ask_each(
     targets: Sequence[Target],
     ask: Callable[[Server, Target], T],
     *,
-    timeout: float,
     total: float | None = None,
 ) -> Iterator[tuple[Target, T | Failure]]:
     """Yield what `ask` returns for each target, or its error, as they arrive.
 
-    An exchange with a node takes at most `timeout` seconds, and all together `total`, if it is given. The API key is
-    sent only to nodes that the user trusts.
+    All exchanges with a node take at most `total` seconds together, if it is given. The API key is sent only to nodes
+    that the user trusts.
     """
 
     def visit(target: Target) -> T | CommandFailed:
         try:
             with context.announced_server(target.member.url, lookup) as server:
-                server.transport.timeout = timeout
                 if total is not None:
                     server.transport.deadline = time.monotonic() + total
                 return ask(server, target)

@@ -20,6 +20,7 @@ _POLL_INTERVAL = 0.2  # seconds
 
 def drain(context: Context, args: Arguments) -> int:
     timeout = parse_timeout(args.text("--timeout"))
+    context.limit(timeout)
     name = args.text("<node>")
     with context.server(name) as server:
         what = printable(name or server.url)

@@ -18,7 +18,6 @@ from gaffer_client.cli.members import (
     ask_each,
     confirmed,
     failure_document,
-    seconds,
 )
 from gaffer_client.cli.output import StatusLine, print_json, print_json_line, printable, table
 from gaffer_client.cli.parse import Arguments
@@ -27,7 +26,7 @@ from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, NotFound, StatusError, Unauthorized
 from gaffer_client.fleet import Member, follow_progress
 from gaffer_client.jobs import Job
-from gaffer_client.live import LiveLookup
+from gaffer_client.live import WATCH_TIMEOUT, LiveLookup
 from gaffer_client.lookup import Lookup
 from gaffer_client.naming import drift_lines
 from gaffer_client.node import Server
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 _READY = "ready"
 _POLL_INTERVAL = 0.1  # seconds
+_LAST_ANSWER = 1.0  # seconds that the last answer may come after the limit of an order
 
 
 class _Done(NamedTuple):
@@ -50,33 +50,34 @@ class _Done(NamedTuple):
 class _Order(NamedTuple):
     """An order for jobs: `verb` names it (`stop`), and `act` carries it out for one job.
 
-    `act` is given a function that shows progress. An order that `waits` may take longer than one answer. `one_by_one`,
-    a node has to succeed before the next one.
+    `act` is given a function that shows progress, and takes at most `limit` seconds, or without it as long as one
+    answer. `one_by_one`, a node has to succeed before the next one.
     """
 
     verb: str
     jobs: Sequence[str]
     act: Callable[[Job, Callable[[Progress], object]], _Done]
-    waits: bool = False
+    limit: float | None = None
     one_by_one: bool = False
 
 
 def start(context: Context, args: Arguments, command: Command) -> int:
     jobs = _jobs(args)
-    if not args.flag("--wait"):
-        return _carry_out(context, args, command, _simple("start", jobs, Job.start, "started"))
-    timeout = rollouts.seconds(args.text("--timeout"))
-    with context.lookup() as lookup, lookup.watch() as live:
+    timeout = _limited(context, args)
+    order = _simple("start", jobs, Job.start, "started")
+    if not args.flag("--wait") or args.flag("--dry-run"):
+        return _carry_out(context, args, command, order)
+    deadline = time.monotonic() + timeout
+    with context.lookup() as lookup, lookup.watch(min(WATCH_TIMEOUT, context.timeout)) as live:
         targets = Choice(context, args, lookup).targets(jobs)
-        status = _carry_out(context, args, command, _simple("start", jobs, Job.start, "started"))
-        if status in (Exit.OK, Exit.PARTIAL) and not args.flag("--dry-run"):
-            _await_ready(context, live, {job for target in targets for job in target.jobs}, timeout)
+        status = _carry_out(context, args, command, order)
+        if status in (Exit.OK, Exit.PARTIAL):
+            _await_ready(context, live, {job for target in targets for job in target.jobs}, timeout, deadline)
     return status
 
 
-def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: float) -> None:
-    """Wait until each job has a ready process on some node; raise CommandFailed after `timeout` seconds."""
-    started = time.monotonic()
+def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: float, deadline: float) -> None:
+    """Wait until each job has a ready process on some node; raise CommandFailed at the deadline, after `timeout`."""
     while jobs:
         for name in sorted(jobs):
             for source in live.find_job(name)["sources"]:
@@ -87,7 +88,7 @@ def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: fl
                     else:
                         print(printable(f"{name} is ready on {source['name']}"), flush=True)
                     break
-        if jobs and time.monotonic() - started >= timeout:
+        if jobs and time.monotonic() >= deadline:
             raise CommandFailed(
                 f"no process of {', '.join(sorted(jobs))} is ready on any node after {timeout:g} s",
                 hint=f"`{context.program.name} ps --cluster` shows why",
@@ -133,7 +134,7 @@ def _simple(verb: str, jobs: Sequence[str], send: Callable[[Job], object], done:
 
 def restart(context: Context, args: Arguments, command: Command) -> int:
     rolling, waits = rollouts.manner(args)
-    timeout = rollouts.seconds(args.text("--timeout"))
+    timeout = _limited(context, args)
 
     def act(job: Job, show: Callable[[Progress], object]) -> _Done:
         judge: Judge = RolloutWatch("restart").judge if rolling else readiness
@@ -141,23 +142,24 @@ def restart(context: Context, args: Arguments, command: Command) -> int:
         return _awaited(job, judge, timeout, show, "restarted") if waits else _Done("restarting")
 
     verb = "restart --rolling" if rolling else "restart"
-    return _carry_out(context, args, command, _Order(verb, _jobs(args), act, waits, one_by_one=rolling and waits))
+    limit = timeout if waits else None
+    return _carry_out(context, args, command, _Order(verb, _jobs(args), act, limit, one_by_one=rolling and waits))
 
 
 def reload(context: Context, args: Arguments, command: Command) -> int:
     waits = not args.flag("--no-wait")
-    timeout = rollouts.seconds(args.text("--timeout"))
+    timeout = _limited(context, args)
 
     def act(job: Job, show: Callable[[Progress], object]) -> _Done:
         job.reload()
         return _awaited(job, rollouts.settled(), timeout, show, "reloaded") if waits else _Done("reloading")
 
-    return _carry_out(context, args, command, _Order("reload", _jobs(args), act, waits))
+    return _carry_out(context, args, command, _Order("reload", _jobs(args), act, timeout if waits else None))
 
 
 def rollback(context: Context, args: Arguments, command: Command) -> int:
     waits, to = not args.flag("--no-wait"), rollouts.generation(args.text("--to"))
-    timeout = rollouts.seconds(args.text("--timeout"))
+    timeout = _limited(context, args)
 
     def act(job: Job, show: Callable[[Progress], object]) -> _Done:
         judge = RolloutWatch("rollback", job.info().get("rollout")).judge
@@ -165,7 +167,14 @@ def rollback(context: Context, args: Arguments, command: Command) -> int:
         done = _awaited(job, judge, timeout, show, "rolled back") if waits else _Done("rolling back")
         return done._replace(fields=fields)
 
-    return _carry_out(context, args, command, _Order("rollback", _jobs(args), act, waits))
+    return _carry_out(context, args, command, _Order("rollback", _jobs(args), act, timeout if waits else None))
+
+
+def _limited(context: Context, args: Arguments) -> float:
+    """Return how long to wait for processes to become ready; no answer is awaited longer than that either."""
+    timeout = rollouts.seconds(args.text("--timeout"))
+    context.limit(timeout)
+    return timeout
 
 
 def _awaited(job: Job, judge: Judge, timeout: float, show: Callable[[Progress], object], done: str) -> _Done:
@@ -200,8 +209,8 @@ def _jobs(args: Arguments) -> list[str]:
 
 def _carry_out(context: Context, args: Arguments, command: Command, order: _Order) -> int:
     """Carry out an order for all jobs on all chosen nodes; print a line for each, and return the exit status."""
-    timeout = seconds(args, command)
     tally = Tally(context)
+    total = context.timeout if order.limit is None else order.limit + _LAST_ANSWER
     with context.lookup() as lookup:
         targets = Choice(context, args, lookup).targets(order.jobs)
         if args.flag("--dry-run"):
@@ -210,14 +219,13 @@ def _carry_out(context: Context, args: Arguments, command: Command, order: _Orde
         if not confirmed(context, args, command, what, [target.member for target in targets]):
             return Exit.FAILED
         if order.one_by_one:
-            _one_by_one(context, lookup, order, targets, timeout, tally)
+            _one_by_one(context, lookup, order, targets, total, tally)
             return tally.status
 
         def ask(server: Server, target: Target) -> list[tuple[str, _Done | Failure]]:
             return list(_on_node(server, target, order, lambda _job, _progress: None))
 
-        total = None if order.waits else timeout
-        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=total):
+        for target, outcome in ask_each(context, lookup, targets, ask, total=total):
             _report(context, tally, target, outcome)
     return tally.status
 
@@ -244,7 +252,7 @@ def _on_node(
 
 
 def _one_by_one(
-    context: Context, lookup: Lookup, order: _Order, targets: Sequence[Target], timeout: float, tally: Tally
+    context: Context, lookup: Lookup, order: _Order, targets: Sequence[Target], total: float, tally: Tally
 ) -> None:
     """Carry out an order on one node after the other, with progress, and stop at the first failure."""
     for index, target in enumerate(targets):
@@ -259,7 +267,7 @@ def _one_by_one(
         ) -> list[tuple[str, _Done | Failure]]:
             return list(_on_node(server, target, order, show))
 
-        [(_, outcome)] = ask_each(context, lookup, [target], ask, timeout=timeout)
+        [(_, outcome)] = ask_each(context, lookup, [target], ask, total=total)
         line.clear()
         if not _report(context, tally, target, outcome):
             rest = [each.member.name for each in targets[index + 1 :]]
@@ -351,14 +359,13 @@ def _show(
     ask: Callable[[Server, Target], _Found],
 ) -> int:
     """Print the jobs that the nodes report as a table, or one JSON document."""
-    timeout = seconds(args, command)
     tally = Tally(context)
     documents: dict[str, dict[str, Any]] = {}
     rows: list[tuple[object, ...]] = []
     with context.lookup() as lookup:
         choice = Choice(context, args, lookup)
         targets = [Target(member, ()) for member in choice.members()] if names == [ALL_JOBS] else choice.targets(names)
-        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=timeout):
+        for target, outcome in ask_each(context, lookup, targets, ask, total=context.timeout):
             member = target.member
             document = documents[member.key] = {"node": member.name, "origin": member.url}
             if isinstance(outcome, GafferClientError | CommandFailed):
