@@ -246,6 +246,11 @@ class Context:
         given: str | None = self._value(self.program.endpoint)
         return given
 
+    def node_name(self, server: "Server") -> str:
+        """Return what to call the chosen node: the name that the user gave it, else its URL."""
+        given = self._endpoint_given
+        return given if given and not is_address(given) else server.url
+
     def server(self, url: str | None = None) -> "AbstractContextManager[Server]":
         """Return the chosen node, or the node at `url`, an address or a name given by the user."""
         from gaffer_client.local import default_url
