@@ -144,10 +144,13 @@ class ConsoleOutput:
     def restart(self) -> None:
         """Do nothing; printing continues."""
 
-    def show(self, name: str, text: str) -> None:
-        """Print `text` on a line of the job `name`; call on the loop. Ignored unless started."""
+    def show(self, name: str, text: str, slot: int = 0, *, after: int = 0) -> None:
+        """Print `text` on a line of the job `name`, or of its process in a slot; call on the loop.
+
+        The line follows what the process with the pid `after` has written so far. Ignored unless started.
+        """
         if self._manager is not None:
-            self._print(f"{now()} {self._labels.of(name)} {text}\n")
+            self._print_after(after, f"{now()} {self._labels.of(name, slot)} {text}\n")
 
     async def _end(self, printer: Printer) -> None:
         if self._pump is not None:
@@ -174,8 +177,11 @@ class ConsoleOutput:
         event = message if isinstance(message, dict) else {}
         kind = evtype.rpartition(".")[2]
         label = self._labels.of(str(event.get("name", "gaffer")), event.get("slot", 0))
-        line = f"{now()} {label} {_describe(kind, event)}\n"
-        output = self._outputs.get(event.get("pid", 0))
+        self._print_after(event.get("pid", 0), f"{now()} {label} {_describe(kind, event)}\n", last=kind == "exit")
+
+    def _print_after(self, pid: int, line: str, *, last: bool = False) -> None:
+        """Print a line after the output of a process so far; `last`: no more of its output follows."""
+        output = self._outputs.get(pid)
         if output is None:
             self._print(line)
             return
@@ -183,7 +189,7 @@ class ConsoleOutput:
             self._print(line)
             output.held = False
         else:
-            output.add_event(line, last=kind == "exit")
+            output.add_event(line, last=last)
         self._mark(output)
 
     def _print(self, line: str) -> None:
