@@ -32,6 +32,7 @@ _CODES = {
 GAFFER_COLORS = tuple(_CODES)
 """The names of the colours, in the order in which jobs are assigned them."""
 
+_TURNS = 4  # pieces of output that are printed before others have a turn; as many as are read from a pipe
 _FLUSH_TIMEOUT = 1.5  # seconds allowed for printing the last lines when the manager stops
 
 
@@ -218,6 +219,7 @@ class ConsoleOutput:
             self._news.set()
 
     async def _print_outputs(self, printer: Printer) -> None:
+        turn = 0
         while not printer.broken:
             if self._due:
                 output = self._due.popleft()
@@ -227,7 +229,9 @@ class ConsoleOutput:
                     self._mark(output)
                 elif output.ended:
                     self._outputs.pop(output.pid, None)
-                await asyncio.sleep(0)
+                turn = (turn + 1) % _TURNS
+                if not turn:
+                    await asyncio.sleep(0)
             elif self._manager is None:
                 return
             else:
