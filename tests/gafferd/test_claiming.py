@@ -176,7 +176,8 @@ def test_it_goes_on_when_the_other_dies_in_between(tmp_path: Path) -> None:
 @needs_root
 def test_no_other_user_can_take_over(tmp_path: Path) -> None:
     with orphan(tmp_path) as node:
-        before, _ = node.instances("w"), kill_keeper(node)
+        before = node.instances("w")
+        kill_keeper(node)
         claim(node).close()
         asks = (
             "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
