@@ -1,7 +1,4 @@
-"""The dashboard of a node in Chromium: what it shows, what it does, and what it does when the node is gone.
-
-`GAFFER_SCREENSHOTS=DIR` keeps the pictures of all pages, light and dark.
-"""
+"""The dashboard of a node in Chromium: what it shows, what it does, and what it does when the node is gone."""
 
 import os
 import re
@@ -12,48 +9,22 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from gaffer.runtime.keyfile import new_key
+from support.browser import DEADLINE
 from support.daemons import Daemon, gafferd
 from support.needs import needs_browser
 from support.poll import eventually
 
 pytestmark = needs_browser
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-DEADLINE = 20_000  # ms
 FIRST_PAGE = 60_000  # bytes
 
 HOSTILE = (
     r"""<img src=x onerror="window.hacked=1">\033]0;stolen title\007\033]8;;http://evil.example\007link\033]8;;\007"""
     r"""\033[31mred\033[0m \033[2J\033[1;1Hhome \342\200\256reversed"""
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that must stay on this host, and must not do what its policy forbids."""
-    page = browser.new_page()
-    page.set_default_timeout(DEADLINE)
-    expect.set_options(timeout=DEADLINE)
-    asked: set[str | None] = set()
-    problems: list[str] = []
-    page.context.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
-    yield page
-    page.context.close()
-    assert asked <= {"127.0.0.1"}
-    assert problems == []
 
 
 @pytest.fixture(scope="module")
@@ -306,41 +277,6 @@ def test_the_first_page_is_small(page: Page, node: Daemon) -> None:
     assert not any("xterm" in url or "uplot" in url for url in sizes)
     print(f"first page: {sum(sizes.values())} bytes in {len(sizes)} files")
     assert sum(sizes.values()) < FIRST_PAGE
-
-
-PAGES = {
-    "jobs": "#/",
-    "job": "#/jobs/shop.shown",
-    "logs": "#/jobs/shop.shown/logs",
-    "exits": "#/jobs/shop.shown/exits",
-    "definitions": "#/jobs/shop.shown/definitions",
-    "order": "#/order",
-    "history": "#/history",
-    "node": "#/node",
-}
-
-
-def test_all_pages_in_light_and_dark_and_on_a_phone(browser: Browser, page: Page, node: Daemon, tmp_path: Path) -> None:
-    job = load(node, "shown", "sh -c 'echo ready; exec sleep 1000'", numprocesses=2)
-    requests.put(job, json={"cmd": "sh -c 'echo ready; exec sleep 2000'", "numprocesses": 2}, timeout=10)
-    load(node, "later", "sleep 1000", after=["shop.shown"])
-    target = Path(os.environ.get("GAFFER_SCREENSHOTS", tmp_path))
-    target.mkdir(parents=True, exist_ok=True)
-    show(page, node)
-    for name, path in PAGES.items():
-        page.evaluate("path => { location.hash = path }", path)
-        page.locator("main section").first.wait_for()
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-            page.screenshot(path=target / f"{name}-{scheme}.png")
-        page.set_viewport_size({"width": 360, "height": 700})
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
-        page.screenshot(path=target / f"{name}-phone.png")
-        page.set_viewport_size({"width": 1280, "height": 760})
-        assert (
-            page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count()
-            == 0
-        )
 
 
 def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon) -> None:
