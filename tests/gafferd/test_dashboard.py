@@ -12,7 +12,7 @@ import requests
 from playwright.sync_api import Browser, Page, expect
 
 from gaffer.runtime.keyfile import new_key
-from support.browser import DEADLINE
+from support.browser import DEADLINE, new_page
 from support.daemons import Daemon, gafferd
 from support.needs import needs_browser
 from support.poll import eventually
@@ -388,3 +388,40 @@ def test_a_silent_log_and_a_failed_request_for_older_entries_say_so(page: Page, 
     page.unroute_all()
     older.click()
     expect(page.locator(".problem")).to_have_count(0)
+
+
+def test_a_job_that_is_scaled_to_0_is_not_running(page: Page, node: Daemon) -> None:
+    job = load(node, "nought", "sleep 1000", numprocesses=0)
+    show(page, node, "#/?q=nought")
+    eventually(lambda: row(page, "shop.nought").startswith("waiting shop.nought 0/0 scaled to 0 processes"))
+    expect(page.locator("tbody .state")).to_have_class("state idle")
+    expect(page.get_by_role("group", name="Filter by state")).to_have_text(re.compile(r"^\s*waiting 1\s*$"))
+    requests.post(f"{job}/numprocesses", json={"scale": "=1"}, timeout=10).raise_for_status()
+    eventually(lambda: row(page, "shop.nought").startswith("running shop.nought 1/1"), DEADLINE / 1000)
+
+
+def test_all_times_are_those_of_the_browser(browser: Browser, node: Daemon) -> None:
+    job = load(node, "yearly", "true", schedule="15 10 1 1 *", timezone="UTC")
+    disabled = {"reason": "the disk is full", "for": 3600}
+    load(node, "resting", "sleep 1000")
+    requests.post(f"{node.url}/jobs/shop/resting/disable", json=disabled, timeout=10).raise_for_status()
+    assert "-01-01 10:15:00 UTC" in requests.get(job, timeout=10).json()["reason"]
+    with new_page(browser, timezone_id="Asia/Kolkata") as page:
+        show(page, node, "#/?q=yearly")
+        cell = page.locator("tbody .c-reason")
+        expect(cell).to_have_text(re.compile(r"the next run is at \d{4}-01-01 15:45:00$"))
+        expect(cell).to_have_attribute("title", re.compile(r"-01-01 15:45:00$"))
+        full = re.compile(r"-01-01 15:45:00 \+05:30 \(Asia/(Kolkata|Calcutta)\)$")
+        expect(cell.locator("time")).to_have_attribute("title", full)
+        show(page, node, "#/jobs/shop.yearly")
+        expect(page.locator(".facts time")).to_have_text(re.compile("-01-01 15:45:00$"))
+        expect(page.locator(".remarks time")).to_have_attribute("title", full)
+        show(page, node, "#/?q=resting")
+        expect(cell).to_have_text(re.compile(r"^disabled until [\d: -]+: the disk is full$"))
+        show(page, node, "#/jobs/shop.resting")
+        expect(page.locator(".remarks time")).to_have_count(2)
+        convert = "async text => (await import('/ui/format.js')).inLocalTime(text)"
+        assert page.evaluate(convert, "at 2031-05-06T07:08:09.5Z, not 7Z") == "at 2031-05-06 12:38:09, not 7Z"
+        show(page, node, "#/jobs/shop.resting/history")
+        page.locator(".timeline").wait_for()
+        expect(page.locator("main")).not_to_contain_text("UTC")
