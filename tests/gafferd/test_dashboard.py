@@ -425,3 +425,32 @@ def test_all_times_are_those_of_the_browser(browser: Browser, node: Daemon) -> N
         show(page, node, "#/jobs/shop.resting/history")
         page.locator(".timeline").wait_for()
         expect(page.locator("main")).not_to_contain_text("UTC")
+
+
+def test_the_focus_follows_from_page_to_page_and_back(page: Page, node: Daemon) -> None:
+    jobs = [{"name": f"many-{number:02}", "cmd": "sleep 1000", "start": False} for number in range(60)]
+    requests.post(f"{node.url}/jobs/crowd", json={"jobs": jobs}, timeout=10).raise_for_status()
+    focused = "document.activeElement.textContent.trim()"
+    show(page, node, "#/?q=many-&sort=name")
+    link = page.get_by_role("link", name="crowd.many-40")
+    link.focus()
+    place = page.evaluate("scrollY")
+    assert place > 300
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="crowd.many-40")).to_be_focused()
+    assert page.evaluate("scrollY") == 0
+    page.get_by_role("link", name="Exits").press("Enter")
+    expect(page.get_by_text("No process of this job has ended yet.")).to_be_visible()
+    assert page.evaluate(focused) == "Exits"  # it is still there
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("history")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="History")).to_be_focused()
+    for _ in range(3):
+        page.go_back()
+    expect(link).to_be_focused()
+    eventually(lambda: abs(page.evaluate("scrollY") - place) < 2, DEADLINE / 1000)
+    page.go_forward()
+    expect(page.get_by_role("link", name="Overview")).to_be_visible()
+    page.get_by_role("link", name="Node", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_be_focused()

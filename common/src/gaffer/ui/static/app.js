@@ -3,6 +3,7 @@ import {allowance, askForKey, callAt, get, home, isGuest, loadAllowance, logOut,
 import {Dialog, Messages} from "./dialog.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
+import {followHistory, pageOf} from "./navigation.js"
 import {Palette, paletteOpen} from "./palette.js"
 import {Age, Connection, Problem} from "./parts.js"
 import {href, route} from "./route.js"
@@ -63,7 +64,8 @@ function Site({at}) {
 const Brand = () => html`<a class="brand" href=${href([], {}, null)}>Gaffer</a>`
 
 function Shell({pages, health, cluster, node, begin}) {
-  const {path} = useValue(route)
+  const place = useValue(route)
+  const {path} = place
   const granted = useValue(allowance)
   const page = pages.find(({id}) => id === path[0]) ?? pages[0]
   const job = !cluster && path[0] === "jobs" && path[1]
@@ -85,7 +87,7 @@ function Shell({pages, health, cluster, node, begin}) {
     <main id="main" tabindex="-1">
       <${Login} onDone=${begin} />
       <${Lost} />
-      ${job ? html`<${Lazy} key="job" page=${JOB_PAGE} name=${path[1]} tab=${path[2]} />` : html`<${Lazy} key=${page.id} page=${page} />`}
+      <div key=${pageOf(place)} data-page=${pageOf(place)}>${job ? html`<${Lazy} page=${JOB_PAGE} name=${path[1]} tab=${path[2]} />` : html`<${Lazy} page=${page} />`}</div>
     </main>
     <${Messages} /><${Dialog} /><${Palette} pages=${pages} withJobs=${!cluster} />`
 }
@@ -131,4 +133,5 @@ function useKeys() {
   }, [])
 }
 
+followHistory()
 render(html`<${App} />`, document.getElementById("app"))
