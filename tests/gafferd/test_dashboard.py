@@ -454,3 +454,58 @@ def test_the_focus_follows_from_page_to_page_and_back(page: Page, node: Daemon) 
     expect(page.get_by_role("link", name="Overview")).to_be_visible()
     page.get_by_role("link", name="Node", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+
+def test_a_search_marks_matches_and_keeps_colours(page: Page, node: Daemon) -> None:
+    load(node, "coloured", r"printf 'plain \033[31mRe\033[1md al\033[0mert (1+1) red\n'", shell=True, kind="once")
+    show(page, node, "#/jobs/shop.coloured/logs?find=red")
+    line = page.locator(".line .text")
+    expect(line.locator("mark")).to_have_text(["Re", "d", "red"])
+    expect(line).to_have_text("plain Red alert (1+1) red")
+    expect(line.locator("span.ink-red mark")).to_have_text(["Re", "d"])
+    expect(line.locator("span.bold.ink-red")).to_have_text(["d", "al"])
+    expect(page.locator(".log-status")).to_contain_text("1 hit")
+    page.get_by_label("Search in lines").fill("ert (1+1)")
+    expect(line.locator("mark")).to_have_text(["ert (1+1)"])
+    page.get_by_label("Search in lines").fill("nothing of this")
+    expect(line.locator("mark")).to_have_count(0)
+    expect(line.locator("span.ink-red")).to_have_count(2)
+
+
+def test_logs_of_several_jobs_are_merged_or_side_by_side(page: Page, node: Daemon) -> None:
+    for name in ("merge-a", "merge-b"):
+        settings = {"shell": True, "redirect_input": True}
+        job = load(node, name, f"echo {name} begins; while read line; do echo $line; done", **settings)
+        eventually(lambda job=job, name=name: f"{name} begins" in requests.get(f"{job}/logs", timeout=10).text)  # type: ignore[misc]
+    load(node, "merge-c", "echo other; sleep 1000", shell=True)
+    show(page, node, "#/?q=merge-&sort=name")
+    for name in ("shop.merge-a", "shop.merge-b"):
+        page.get_by_label(f"Select {name}").check()
+    page.get_by_role("link", name="Logs", exact=True).click()
+    page.wait_for_url("**/#/logs?job=shop.merge-a%2Cshop.merge-b")
+    lines = page.locator(".line .text")
+    expect(lines).to_have_text(["merge-a begins", "merge-b begins"])
+    expect(page.locator(".line .label")).to_have_text(["shop.merge-a 1.out", "shop.merge-b 1.out"])
+    say(node, "merge-b", "second")
+    expect(lines).to_have_text(["merge-a begins", "merge-b begins", "second"])
+    page.get_by_role("button", name="side by side").click()
+    first, second = page.get_by_role("region", name="shop.merge-a"), page.get_by_role("region", name="shop.merge-b")
+    expect(first.locator(".line .text")).to_have_text(["merge-a begins"])
+    expect(second.locator(".line .text")).to_have_text(["merge-b begins", "second"])
+    second.get_by_role("button", name="Following").click()
+    say(node, "merge-b", "third")
+    expect(second.get_by_role("button", name="Paused · 1 new")).to_be_visible()
+    expect(first.get_by_role("button", name="Following")).to_be_visible()
+    page.get_by_role("button", name="Remove shop.merge-b").click()
+    expect(lines).to_have_text(["merge-a begins"])
+    page.get_by_label("Add a job").fill("shop.merge-c")
+    expect(lines.filter(has_text="other")).to_have_count(1)
+    page.get_by_label("Show only lines with").fill("OTHER")
+    expect(lines).to_have_text(["other"])
+    page.locator(".line .label").click()
+    expect(page.get_by_text("Copied a link to this line")).to_be_visible()
+
+
+def say(node: Daemon, name: str, line: str) -> None:
+    pid = requests.get(f"{node.url}/jobs/shop/{name}/pids", timeout=10).json()["pids"][0]
+    requests.post(f"{node.url}/streams/{pid}/stdin", data=f"{line}\n", timeout=10).raise_for_status()

@@ -13,6 +13,7 @@ const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
   {id: "order", label: "Order", load: async () => (await import("./order.js")).OrderPage},
   {id: "history", label: "History", load: async () => (await import("./history.js")).HistoryPage},
+  {id: "logs", label: "Logs of several jobs", aside: true, load: async () => (await import("./logs.js")).LogsPage},
   {id: "node", label: "Node", load: async () => (await import("./node.js")).NodePage},
 ]
 const CLUSTER_PAGES = [
@@ -77,7 +78,7 @@ function Shell({pages, health, cluster, node, begin}) {
       <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus() }}>Skip to the content</a>
       <${Brand} />
       <span class="where" title=${`gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${node.name}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
-      <nav aria-label="Pages">${pages.map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
+      <nav aria-label="Pages">${pages.filter((each) => !each.aside).map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
       <span class="grow"></span>
       <button class="jump" onClick=${() => (paletteOpen.value = true)}>Jump to… <kbd>Ctrl K</kbd></button>
       <${Connection} source=${connection} />

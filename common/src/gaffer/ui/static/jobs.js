@@ -6,7 +6,7 @@ import {bytes, endingWithReason, inLocalTime, number, percent, plural} from "./f
 import {html, useState, useValue} from "./lib.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {Age, Empty, JobLink, kindOfJob, Problem, ServerText, State, Uptime} from "./parts.js"
-import {route, setQuery} from "./route.js"
+import {href, route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
 
@@ -96,11 +96,13 @@ function reasonOf(job) {
 
 function BulkActions({jobs, clear}) {
   const usable = ACTIONS.filter((action) => action.bulk)
+  const names = jobs.map((job) => job.name)
   return html`<strong>${plural(jobs.length, "job")} selected</strong>
     ${may("control") && usable.map((action) => {
       const targets = jobs.filter(action.applies)
       return html`<button key=${action.id} disabled=${targets.length === 0} onClick=${() => confirmAction(action, targets)}>${action.label}${targets.length < jobs.length ? ` (${targets.length})` : ""}</button>`
     })}
+    <a class="button" href=${jobs.length === 1 ? href(["jobs", jobs[0].name, "logs"]) : href(["logs"], {job: names.join(",")})}>Logs</a>
     ${!may("control") && html`<span class="dim">Your key may only read.</span>`}
     <button class="quiet" onClick=${clear}>Clear</button>`
 }
