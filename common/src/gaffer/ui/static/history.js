@@ -1,9 +1,9 @@
 // Who changed what, and what happened: the history of the node or of a job, newest first.
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {clock, date} from "./format.js"
+import {clock, date, inLocalTime} from "./format.js"
 import {html, useEffect, useState, useValue} from "./lib.js"
-import {Empty, JobLink, kindOf, Problem} from "./parts.js"
+import {Empty, JobLink, kindOf, Problem, ServerText, Time} from "./parts.js"
 import {route, setQuery} from "./route.js"
 
 const LIMIT = 100
@@ -93,12 +93,12 @@ function Entry({entry, named}) {
   const what = path ? WORDS[`${action} ${path}`] ?? `${action} ${path}` : action
   const text = Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", ")
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
-    <time>${clock(entry.at)}</time>
+    <${Time} at=${entry.at} as=${clock} />
     <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>
     ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
     ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
     ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}
-    ${text && html`<span class="details" title=${text}>${text}</span>`}
+    ${text && html`<span class="details" title=${inLocalTime(text)}><${ServerText} text=${text} /></span>`}
     ${entry.count > 1 && html`<span class="dim">${entry.count} times</span>`}
     ${caller && html`<span class="who dim">${caller}${address ? ` from ${address}` : ""}</span>`}
   </li>`
