@@ -1,5 +1,6 @@
 // The logs of a job: what to show of them, and from where.
-import {home, jobPath, root, url} from "./api.js"
+import {jobPath, root} from "./api.js"
+import {Download} from "./download.js"
 import {moment, number, plural} from "./format.js"
 import {html, signal, useEffect, useMemo, useRef, useState, useValue} from "./lib.js"
 import {LIMIT, LogBuffer} from "./log_buffer.js"
@@ -49,7 +50,7 @@ function LogTools({job, query, streams, slots, chosen, split}) {
     setQuery({slot: next.length === slots.length || next.length === 0 ? null : next.join(","), line: null})
   }
   const jump = (event) => event.target.value && setQuery({since: new Date(event.target.value).toISOString().replace(/\.\d+Z/, "Z"), tail: null, line: null})
-  const download = url(`${jobPath(job.name)}/logs`, {stream: streams.join(","), slot: chosen?.join(","), since: query.get("since")})
+  const download = {stream: streams.join(","), slot: chosen?.join(","), since: query.get("since")}
   return html`<div class="toolbar log-tools">
     <input id="search" type="search" placeholder="Search in lines  ( / )" aria-label="Search in lines" value=${query.get("find") ?? ""} onInput=${(event) => setQuery({find: event.target.value})} />
     <input type="search" placeholder="Only lines with…" aria-label="Show only lines with" value=${query.get("filter") ?? ""} onInput=${(event) => setQuery({filter: event.target.value})} />
@@ -62,7 +63,7 @@ function LogTools({job, query, streams, slots, chosen, split}) {
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
       ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    ${root === home && html`<a class="button" href=${download} download=${`${job.name}.log`}>Download</a>`}
+    <${Download} path=${`${jobPath(job.name)}/logs`} query=${download} name=${`${job.name}.log`} command=${`gaffer logs ${job.name} --endpoint=${root.origin}`} />
   </div>`
 }
 
