@@ -180,7 +180,7 @@ class Server:
         logins = Logins(f"gaffer-{state.node.id}")
         services = ServiceManager.take(os.environ)
         service = Service(name, services, title, keeper)
-        history = History(state.path / "history.jsonl")
+        history = History(state.path / "history.jsonl", announcer.report)
         config, path = self.effective.file, self.effective.path
         webhooks = WebHooks(
             config.webhooks,
