@@ -169,6 +169,16 @@ def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -
         "gaffer: `gaffer recv` does not act on several nodes",
         "  use --endpoint to choose one node, by its URL or name; `gaffer logs --follow` shows the output of several",
     ]
+    for words, hint in (
+        (["drain", "node1"], "  give the name of a node as an argument"),
+        (["lookup:nodes"], "  omit --cluster, --node, --label"),
+        (["key:new"], "  omit --cluster, --node, --label"),
+        (["apps"], "  use --endpoint to choose one node, by its URL or name"),
+    ):
+        ran = gaffer("--cluster", *words)
+        assert (ran.status, ran.err.splitlines()[1:]) == (2, [hint])
+    assert gaffer("top", "--once", "--dry-run", "--node", "node1").status == 0  # changes nothing without a key
+    assert gaffer("top", "--dry-run", "-g", web.nodes["node1"].url).status == 2
     assert numbers(web) == [2, 4, 3]
     ran = gaffer("scale", "shop.db=5", "--node", "node1", "--node", "node2")
     assert (ran.status, ran.out) == (4, "")
