@@ -512,7 +512,7 @@ def test_an_action_runs_on_all_nodes(gaffer: Commands, cluster: Cluster) -> None
     assert all(found[name]["output"] == "one\n\x1b[31mtwo" for name in NAMES)
     ran = gaffer("exec", "shop.web", "--node", "node2")
     assert [line.split()[:3] for line in ran.out.splitlines()[1:]] == [["node2", "shop.web", "check"]]
-    assert gaffer("exec", "shop.web", "chekc", "--cluster").status == 4
+    assert gaffer("exec", "shop.web", "cheque", "--cluster").status == 4
     head = ["sh", "-c", f"{command_path('gaffer')} exec shop.web check --cluster -L {cluster.registry.url} | head -1"]
     cut = subprocess.run(head, env=clean_env(), capture_output=True, text=True, timeout=50, check=False)
     assert (cut.stdout.count("\n"), cut.stderr) == (1, "")
