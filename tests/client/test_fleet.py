@@ -285,6 +285,24 @@ def test_what_is_destructive_is_confirmed(gaffer: Commands, web: Cluster, tmp_pa
     assert numbers_left(web) == []
 
 
+def test_a_misspelled_job_is_answered_with_the_nearest_one(gaffer: Commands, gafferctl: Commands, web: Cluster) -> None:
+    url = web.nodes["node1"].url
+    of_gaffer = (
+        *("scale shop.wep=2", "unload shop.wep", "logs shop.web shop.wep", "exec shop.wep", "exec shop.wep check"),
+        *("start shop.wep", "kill shop.wep HUP", "exits shop.wep", "lookup:job shop.wep"),
+        *("restart shop.wep --cluster", "logs shop.wep --cluster", "exits shop.wep --cluster"),
+    )
+    of_gafferctl = ("start", "stop", "add", "sub", "status", "running", "numprocesses", "pids", "get_process", "kill")
+    for ran in (
+        *(gaffer(*line.split(), "-g", url) for line in of_gaffer),
+        *(gafferctl("--connect", url, word, "shop.wep", *(["HUP"] if word == "kill" else [])) for word in of_gafferctl),
+    ):
+        assert (ran.status, ran.err.splitlines()[1:]) == (4, ["  did you mean 'shop.web'?"]), ran
+    for line in ("ps shpo --cluster", "lookup:session shpo", "unload shpo -g node1"):
+        ran = gaffer(*line.split())
+        assert (ran.status, ran.err.splitlines()[1:]) == (4, ["  did you mean 'shop'?"])
+
+
 def test_commands_for_one_node_say_what_they_would_do(gaffer: Commands, web: Cluster) -> None:
     url = web.nodes["node1"].url
     changes = {"numprocesses": 2, "action": {"hello": "echo hello"}, "redirect_input": True}
