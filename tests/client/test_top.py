@@ -280,9 +280,9 @@ def test_a_long_line_of_a_log_goes_on_on_the_next_one() -> None:
     board.update([a_row()], {})
     board.press("down")
     assert board.press("l") is not None
-    board.add_lines(["first", "1 | abcdefghijkl", "日本日本日本"])
-    shown = ["first", "1 | abcdef", "ghijkl", "日本日本日", "本"]
-    for rows in range(3, 9):
+    board.add_lines(["first", "1 | abcdefghijkl", "日本日本日本", "x          y"])
+    shown = ["first", "1 | abcdef", "ghijkl", "日本日本日", "本", "x", " y"]
+    for rows in range(3, 11):
         assert [line.rstrip() for line in board.render(10, rows)[1:-1] if line.strip()] == shown[-(rows - 2) :]
 
 

@@ -329,12 +329,14 @@ def joined(parts: Sequence[str], separator: str, columns: int) -> str:
 
 def divided(line: str, columns: int) -> Iterator[str]:
     """Yield a line in pieces of at most so many columns."""
-    while width(line) > columns:
-        piece = fit(line, columns).rstrip(" ") if columns > 1 else line[:1]
-        length = max(1, len(piece))
-        yield line[:length]
-        line = line[length:]
-    yield line
+    start = taken = 0
+    for index, char in enumerate(line):
+        needed = width(char)
+        if taken + needed > columns and index > start:
+            yield line[start:index]
+            start, taken = index, 0
+        taken += needed
+    yield line[start:]
 
 
 def _number(value: object) -> float | None:
