@@ -237,11 +237,10 @@ def test_a_node_that_hangs_is_not_awaited_longer_than_told(gaffer: Commands, web
 def test_a_timeout_bounds_commands_that_may_wait_as_well(gaffer: Commands, web: Cluster) -> None:
     with web.silent("node1"):
         started = time.monotonic()
-        for words in (["start"], ["restart", "--yes"]):
-            ran = gaffer(*words, "shop.web", "--node", "node1", "--node", "node2", "--timeout", "2")
-            assert (ran.status, ran.out.partition(": ")[0], ran.out.count("\n")) == (5, "node2", 1)
-            assert ran.err.startswith("gaffer: node1: can't reach")
-            assert "no response within 2 s" in ran.err
+        ran = gaffer("start", "shop.web", "--node", "node1", "--node", "node2", "--timeout", "2")
+        assert (ran.status, ran.out) == (5, "node2: shop.web: started\n")
+        assert ran.err.startswith("gaffer: node1: can't reach")
+        assert "no response within 2 s" in ran.err
         ran = gaffer("restart", "shop.web", "--wait", "-g", web.nodes["node1"].url, "--timeout", "2")
         assert ran.status == 3
         assert "no response within 2 s" in ran.err
