@@ -356,7 +356,11 @@ def test_a_plan_of_an_application_for_one_node(
     assert gaffer("apps", "-g", "node1").out == "shop\n"
     ran = gaffer("load", "shop", "--dry-run", "-g", "node1")
     assert (ran.status, ran.out) == (1, "")
-    assert "shop.web is already loaded" in ran.err
+    assert "the job shop.web already exists; nothing was loaded" in ran.err
+    (tmp_path / "shop.json").write_text('{"jobs": [{"name": "shop.web", "cmd": "sleep 1"}]}')
+    (tmp_path / "store.json").write_text('{"jobs": [{"name": "store.db", "cmd": "sleep 1", "numprocesses": 2}]}')
+    assert gaffer("load", "shop.json", "--dry-run", "-g", "node1").err == ran.err
+    assert gaffer("load", "store.json", "--dry-run", "-g", "node1").out.split() == ["NODE", "db", "node1", "2"]
     ran = gaffer("start", "-c", "web=2", "-p", "9000", "--dry-run")
     assert ran.out == "web: would start 2 processes at port 9000\nworker: would start 1 process at port 9100\n"
 
