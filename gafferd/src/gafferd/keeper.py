@@ -1016,8 +1016,9 @@ class Keeper:
         connection = _socket.socket(fileno=descriptor)
         connection.settimeout(CLAIM_TIMEOUT)
         try:
-            user = int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)[4:8], sys.byteorder)
-            claims = user == os.geteuid() and self._claim is None and connection.recv(64) == b"CLAIM"
+            pid, user, _ = memoryview(connection.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)).cast("i")
+            allowed = pid and user == os.geteuid() and self._claim is None  # pid 0: of another pid namespace
+            claims = bool(allowed) and connection.recv(64) == b"CLAIM"
         except OSError:
             claims = False
         if not claims:
