@@ -29,12 +29,6 @@ export function percent(value) {
 
 export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"))
 
-// "51M" as in the stats of a process, in bytes.
-export function parseSize(text) {
-  const match = /^([\d.]+)([KMGTB]?)$/.exec(text ?? "")
-  return match ? Number(match[1]) * 1024 ** "BKMGT".indexOf(match[2] || "B") : null
-}
-
 const pad = (value) => String(value).padStart(2, "0")
 
 export function clock(seconds) {
