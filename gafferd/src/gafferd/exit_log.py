@@ -8,7 +8,7 @@ from typing import Any
 
 from gaffer import Manager
 from gaffer.jobs.rollout import RolloutKind
-from gaffer.jobs.states import EXPECTED, Disabled, describe_exit
+from gaffer.jobs.states import Disabled, describe_exit, exit_failed
 
 logger = logging.getLogger("gafferd.exits")
 
@@ -98,7 +98,7 @@ class ExitLog:
     def _on_exit(self, evtype: str, event: Mapping[str, Any]) -> None:
         assert self._loop is not None
         line = describe(event)
-        failed = event["reason"] not in EXPECTED and (event["stopped"] or event["exit_code"] != 0)
+        failed = exit_failed(event["exit_code"], event["reason"], stopped=event["stopped"])
         level = logging.WARNING if failed else logging.INFO
         if self._throttles[level].admit(event["job"], line, self._loop.time()):
             logger.log(level, "%s: %s", event["job"], line, extra=_about(event))

@@ -52,6 +52,7 @@ class LookupApplication(Application):
         self.connections = connections
         self.registry = connections.registry
         self.changes = changes
+        self.history = changes.history
         self.queries = Queries(self.registry)
         self.index = NodeIndex(self.registry, changes)
         self.resolver = Resolver()

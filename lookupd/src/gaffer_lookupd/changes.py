@@ -6,6 +6,7 @@ their `id`, or without one by name and origin.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import msgspec
@@ -17,12 +18,14 @@ from gaffer.schemas.lookup import (
     JobEvent,
     Message,
     NodeEvent,
+    NodeInfo,
     NodeMessage,
     ProcessEvent,
     Tombstone,
 )
-from gaffer.schemas.messages import Process
+from gaffer.schemas.messages import Process, ReportedEvent
 from gaffer.streams.rings import Log
+from gaffer_lookupd.history import History
 from gaffer_lookupd.records import Node
 
 KEPT = 20_000  # changes that a follower may lag behind
@@ -47,21 +50,33 @@ class Changes(Protocol):
 
     def publish(self, change: Change) -> None: ...
 
+    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int) -> None: ...
+
 
 class ChangeLog(Log[Change]):
-    """A log of the newest changes; the offset of a change is the number of the previous one.
+    """A log of the newest changes; the offset of a change is the number of the previous one. `history` is for people.
 
     Watchers are notified of several changes at once: when `notify` is called, or by the loop.
     """
 
-    def __init__(self, limit: int = KEPT) -> None:
+    def __init__(self, limit: int = KEPT, *, warming: bool = False) -> None:
         super().__init__(limit)
+        self.history = History(warming=warming)
         self._notification: asyncio.Handle | None = None
 
     def publish(self, change: Change) -> None:
         """Append a change, unless the log is closed."""
         if not self.closed:
             self.append(change)
+            self.history.observe(change.message)
+
+    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int) -> None:
+        """Record events that a node reports in the history, and the number of lost ones before them."""
+        self.history.report(node, events, lost)
+
+    def close(self) -> None:
+        super().close()
+        self.history.close()
 
     def notify(self) -> None:
         """Wake followers now instead of in the next iteration of the loop."""
@@ -132,6 +147,10 @@ class Publisher:
                 "endpoints": cast(list[EndpointInfo], process.endpoints),  # identical as JSON
             }
         )
+
+    def report(self, node: Node, events: Sequence[ReportedEvent], lost: int) -> None:
+        """Publish events that a node reports, which are no changes."""
+        self._changes.report(node.info, events, lost)
 
     def forget(self, tombstone: Tombstone) -> None:
         """Publish that a tombstone was discarded."""

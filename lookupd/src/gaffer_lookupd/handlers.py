@@ -15,8 +15,10 @@ from gaffer_lookupd.channel import CHANNEL
 from gaffer_lookupd.dashboard import ClusterDashboardFile
 from gaffer_lookupd.discovery_routes import PrometheusHandler, UpstreamHandler
 from gaffer_lookupd.events import EventsHandler
+from gaffer_lookupd.history_handlers import ClusterHistoryChangesHandler, ClusterHistoryHandler
 from gaffer_lookupd.metrics import MetricsHandler
 from gaffer_lookupd.node_socket import NodeSocket
+from gaffer_lookupd.peers import PeersHandler
 from gaffer_lookupd.search_handlers import SearchChangesHandler, SearchHandler
 
 
@@ -107,6 +109,9 @@ def make_routes(*, ui: bool = True) -> list[Route]:
         Route("/findSession", ask.FindSessionHandler, read),
         Route("/search", SearchHandler, read),
         Route("/search/changes", SearchChangesHandler, read),
+        Route("/history", ClusterHistoryHandler, read),
+        Route("/history/changes", ClusterHistoryChangesHandler, read),
+        Route("/lookupds", PeersHandler, read),
         Route("/prometheus/sd", PrometheusHandler, read),
         Route("/upstreams/{name}", UpstreamHandler, read),
         Route("/events", EventsHandler, read),

@@ -9,7 +9,7 @@ from gaffer.http.batches import Batches
 from gaffer.http.search import Kind, Row
 from gaffer.jobs.names import split_job_name
 from gaffer.schemas.common import ProcessState
-from gaffer.schemas.lookup import FoundNode, FoundNodeJob, NodeInfo, NodeJobState, NodeProcess
+from gaffer.schemas.lookup import FoundNode, FoundNodeJob, NodeInfo, NodeJobState, NodeLink, NodeProcess
 from gaffer.schemas.messages import Process
 from gaffer.streams.rings import Log
 from gaffer_lookupd.changes import Change
@@ -193,6 +193,7 @@ def _not_ready(node: Node) -> int:
 def _found_node(node: Node, key: str, now: float) -> FoundNode:
     return {
         "key": key,
+        "lookupds": cast(list[NodeLink] | None, node.links),  # identical as JSON
         **node.info,
         "age_ms": max(0, round((now - node.heard) * 1000)),
         "jobs": len(node.jobs),

@@ -14,6 +14,7 @@ from gaffer.schemas.messages import (
     Refusal,
     RegisterJob,
     RegisterProcess,
+    Report,
     Request,
     Snapshot,
     UnregisterJob,
@@ -63,6 +64,9 @@ def _accept(registry: Registry, session: int, request: Request, now: float) -> R
         case Leave():
             registry.leave(session, now, request.seq)
             return Response(encode(Ok(True, request.msgid)), [session])
+        case Report():
+            registry.report(session, request, now)
+            return Response(encode(Ok(True, request.msgid)))
     node, tables = registry.identified(session), registry.tables
     match request:
         case RegisterJob():
@@ -101,7 +105,7 @@ def _identify(registry: Registry, session: int, request: Identify, now: float) -
         return Response(encode(Ok(True, request.msgid)), outcome.close, warning, identified=True)
     lease, window = registry.lease, registry.reconnect_window
     registry.identified(session).sent_window = window
-    welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, window)
+    welcome = Welcome(True, request.msgid, lease.ttl, lease.interval, registry.epoch, window, reports=True)
     return Response(encode(welcome), outcome.close, warning, identified=True)
 
 

@@ -6,7 +6,9 @@ from typing import NamedTuple, Self
 from msgspec import Struct
 
 from gaffer.schemas.lookup import NodeInfo, Status, Tombstone
-from gaffer.schemas.messages import Identify, Process
+from gaffer.schemas.messages import Identify, LookupLink, Process
+
+REPORT_ROOM = 200.0  # events that a node can report at once; a second makes room for another one
 
 NodeKey = str | int  # a node's id, or the session of a node without one
 
@@ -81,8 +83,12 @@ class Node:
         "info",
         "jobs",
         "key",
+        "links",
         "overdue",
         "parts",
+        "report_room",
+        "report_time",
+        "reported",
         "resync",
         "sent_window",
         "seq",
@@ -104,6 +110,10 @@ class Node:
         self.seq = 0
         self.resync = False
         self.sent_window = 0.0  # the reconnect window last sent to the node
+        self.links: list[LookupLink] | None = None  # to its lookupds, as it reported
+        self.reported = 0  # events
+        self.report_room = REPORT_ROOM
+        self.report_time = now
         self.jobs: dict[str, dict[int, Process]] = {}
         self.size = Size()
         self.frozen = False
@@ -118,12 +128,20 @@ class Node:
     def reconnect(self, identity: Identify, session: int, now: float) -> None:
         """Bind the node to a new connection, which must send a snapshot next: until then its table is the old one."""
         if identity.incarnation != self.identity.incarnation:
-            self.seq, self.draining = 0, False
+            self.seq, self.draining, self.reported = 0, False, 0
         self.identity = identity
         self.session = session
         self.heard = self.silent_since = now
         self.overdue = False
         self.resync = True
+
+    def admit_reports(self, count: int, now: float) -> int:
+        """Return how many of `count` events of the node are recorded, so that one node does not displace the others."""
+        self.report_room = min(REPORT_ROOM, self.report_room + now - self.report_time)
+        self.report_time = now
+        admitted = min(count, int(self.report_room))
+        self.report_room -= admitted
+        return admitted
 
     def freeze(self) -> Mapping[str, Mapping[int, Process]]:
         """Return the current table, which later changes of the node do not modify."""

@@ -18,7 +18,7 @@ from collections.abc import Collection, ValuesView
 from msgspec import Struct
 
 from gaffer.schemas.lookup import Departure, NodeInfo, Tombstone
-from gaffer.schemas.messages import MAX_NODES, Identify, node_id
+from gaffer.schemas.messages import MAX_NODES, Identify, Report, node_id
 from gaffer_lookupd.changes import Changes, Publisher
 from gaffer_lookupd.errors import Refused, unknown_node
 from gaffer_lookupd.job_index import JobIndex
@@ -212,6 +212,20 @@ class Registry:
         if self.warming and self.lease.settles:
             self._slowest = max(self._slowest, identity.reconnect_window or 0.0, MIN_RECONNECT_WINDOW)
             self._warm_at = self._started + min(self.lease.warmup, SETTLING + 2 * self._slowest)
+
+    def report(self, session: int, report: Report, now: float) -> None:
+        """Record what the node of the session reports; raises Refused (404)."""
+        node = self.identified(session)
+        if report.lookupds is not None:
+            node.links = report.lookupds
+        if not report.events:
+            return
+        end = report.first + len(report.events)
+        lost = max(0, report.first - node.reported) if node.reported else 0
+        new = report.events[max(0, node.reported - report.first) :]
+        node.reported = max(node.reported, end)
+        admitted = node.admit_reports(len(new), now)
+        self._publish.report(node, new[len(new) - admitted :], lost + len(new) - admitted)
 
     def leave(self, session: int, now: float, seq: int | None = None) -> None:
         """Remove a node that disconnects on purpose, as its change `seq`, and end its session. Raises Refused (404)."""

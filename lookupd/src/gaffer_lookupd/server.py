@@ -51,7 +51,7 @@ class LookupServer:
 
     def __init__(self, settings: Settings, passed: Sequence[socket.socket] = ()) -> None:
         self._settings = settings
-        self._changes = changes = _LoggedChanges()
+        self._changes = changes = _LoggedChanges(warming=settings.lease.warmup > 0)
         self._registry = registry = Registry(
             settings.lease, epoch=secrets.token_hex(8), changes=changes, now=time.monotonic()
         )
@@ -160,8 +160,8 @@ _NODE_EVENTS = frozenset(get_args(NodeEvent))
 class _LoggedChanges(ChangeLog):
     """A change log that also logs nodes that connect, become suspect or are removed."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, warming: bool) -> None:
+        super().__init__(warming=warming)
         self.node_changed: Callable[[], None] = _ignore
         self._logged: dict[tuple[str | None, str | None, str | None], str] = {}
 

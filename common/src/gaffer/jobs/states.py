@@ -139,6 +139,11 @@ def how_it_ended(
     return f"the last process {describe_exit(exit_code, term_signal, out_of_memory)} after {uptime:.1f} s"
 
 
+def exit_failed(exit_code: int | None, reason: str, *, stopped: bool) -> bool:
+    """Return whether an exit, as in the event `exit`, was a failure of the process."""
+    return reason not in EXPECTED and (stopped or exit_code != 0)
+
+
 def describe_exit(exit_code: int | None, term_signal: int | None, out_of_memory: bool | None = False) -> str:
     """How a process ended, as the end of a sentence: `exited with 3`, `was killed by SIGKILL`."""
     if term_signal:

@@ -3,9 +3,11 @@
 Lookup servers of 0.5 omit the `Later` fields. Responses that a client assembles from events have no `age_ms`.
 """
 
-from typing import Literal, NotRequired, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict
 
 from gaffer.schemas.common import EndpointInfo, Later, ProcessState
+from gaffer.schemas.history import Kind, Outcome
 from gaffer.schemas.paging import Found, FoundPage, Key, Removed
 
 Status = Literal["alive", "suspect", "draining"]
@@ -183,10 +185,27 @@ class TargetGroup(TypedDict):
 # Searches
 
 
+class NodeLink(TypedDict):
+    """The connection of a node to one of its lookupds, as the node reports it; it is so `since`, in seconds since 1970.
+
+    `epoch` is that of the lookupd when it last answered the node.
+    """
+
+    address: str
+    connected: bool
+    since: float
+    epoch: str | None
+    error: str | None
+
+
 class FoundNode(AgedNodeInfo):
-    """A node of the cluster: the numbers of its jobs, of those without a ready process, and of its processes."""
+    """A node of the cluster: the numbers of its jobs, of those without a ready process, and of its processes.
+
+    `lookupds` are those it announces to, null if it does not report them.
+    """
 
     key: Key
+    lookupds: list[NodeLink] | None
     jobs: int
     not_ready: int
     processes: int
@@ -210,6 +229,80 @@ class FoundNodeJob(TypedDict):
     origin: str
     status: Status
     processes: list[NodeProcess]
+
+
+class MissingNode(TypedDict):
+    """A node that is not connected to a lookupd."""
+
+    name: str
+    id: str | None
+    since: float
+    error: str | None
+    age_ms: int
+
+
+class LookupPeer(TypedDict):
+    """A lookupd that nodes announce to, by its address in their configuration.
+
+    own: it is the one that responds. epoch: its epoch, as most nodes know it. nodes: the nodes that announce to it.
+    missing: up to 20 of those that are not `connected` to it, the latest first.
+    """
+
+    address: str
+    own: bool
+    epoch: str | None
+    nodes: int
+    connected: int
+    missing: list[MissingNode]
+
+
+class LookupPeers(TypedDict):
+    """`GET /lookupds`; `silent` is the number of nodes that report none, `left_off` that of further addresses."""
+
+    lookupds: list[LookupPeer]
+    silent: int
+    left_off: int
+    epoch: str
+    seq: int
+
+
+class ClusterEntry(TypedDict):
+    """An entry of the history of the cluster, as in the history of a node. Values that do not apply are null."""
+
+    id: int
+    at: float
+    kind: Kind
+    action: str
+    route: str | None
+    outcome: Outcome
+    caller: str | None
+    node: str | None
+    node_id: str | None
+    job: str | None
+    pid: int | None
+    error: str | None
+    count: int
+    details: Mapping[str, Any]
+
+
+class ClusterEntries(TypedDict):
+    """The event `entries` of the history: oldest first."""
+
+    entries: list[ClusterEntry]
+
+
+class ClusterHistoryPage(ClusterEntries):
+    """`GET /history` of lookupd: newest first.
+
+    `next` is the `before` that continues the list, null at its end. `begun` is the start of lookupd, in seconds since
+    1970; `dropped` is the number of older entries that are not kept.
+    """
+
+    next: int | None
+    begun: float
+    dropped: int
+    epoch: str
+    seq: int
 
 
 class _Reliable(TypedDict):

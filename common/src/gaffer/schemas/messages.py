@@ -4,6 +4,8 @@ The six types of 0.5 (IDENTIFY, PING, REGISTER_JOB, UNREGISTER_JOB, REGISTER_PRO
 the fields they had then. A peer that sends an `id` with IDENTIFY numbers its changes with `seq`, a counter that starts
 with the peer, and may send the other types too.
 
+A lookupd that `reports` also takes REPORT, which people read: the node's other lookupds, and notable events.
+
 The limits apply to both ends: a node checks its configuration against them, so that lookupds never refuse its messages.
 
 `decode_request` and `decode_reply` raise `MessageError`, whose `to_reply()` is the reply to an invalid message.
@@ -19,6 +21,7 @@ from msgspec import Meta, Struct
 from gaffer.errors import BadRequest
 from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, is_host, is_origin
 from gaffer.schemas.common import ProcessState
+from gaffer.schemas.history import Kind, Outcome
 
 PROTOCOL_VERSION = "0.1"
 
@@ -41,6 +44,11 @@ MAX_LABELS = 64
 MAX_LABEL_TEXT = 1024
 MAX_LABELS_SIZE = 32 * 1024  # bytes of all labels as JSON
 
+MAX_LINKS = 16  # lookupds of a node that it reports
+MAX_REPORTED = 50  # events in a report, and that a node keeps for lookupds that miss them
+MAX_DETAILS = 16
+MAX_DETAIL = 500  # characters
+
 MAX_INT = 2**63 - 1
 
 MessageId = Annotated[str, Meta(max_length=1024)] | Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)]
@@ -51,6 +59,9 @@ Endpoints = Annotated[tuple["Endpoint", ...], Meta(max_length=MAX_PROCESS_ENDPOI
 NodeName = Annotated[str, Meta(min_length=1, max_length=MAX_NODE_NAME)]
 LabelText = Annotated[str, Meta(max_length=MAX_LABEL_TEXT)]
 Labels = Annotated[dict[LabelText, LabelText], Meta(max_length=MAX_LABELS)]
+Word = Annotated[str, Meta(max_length=200)]
+Time = Annotated[float, Meta(ge=0, le=1e11)]  # seconds since 1970
+Detail = Annotated[str, Meta(max_length=MAX_DETAIL)] | int | float | bool | None
 
 
 def node_id(secret: str) -> str:
@@ -154,6 +165,47 @@ class UnregisterProcess(_ProcessChange, tag="UNREGISTER_PROCESS"):
     """A process has exited, or accepts no more work."""
 
 
+class LookupLink(Struct, frozen=True, gc=False):
+    """The connection of a node to one of its lookupds, which has been as it is since `since`, in seconds since 1970.
+
+    `epoch` is that of the lookupd when it last answered.
+    """
+
+    address: Text
+    connected: bool
+    since: Time
+    epoch: Annotated[str, Meta(max_length=64)] | None = None
+    error: Text | None = None
+
+
+class ReportedEvent(Struct, frozen=True, omit_defaults=True):
+    """An entry of the history of a node, without addresses; see AuditEntry."""
+
+    at: Time
+    kind: Kind
+    action: Word
+    outcome: Outcome = "ok"
+    route: Word | None = None
+    caller: Word | None = None
+    job: JobNameText | None = None
+    pid: Number | None = None
+    error: Word | None = None
+    count: Annotated[int, Meta(ge=1, le=MAX_INT)] = 1
+    details: Annotated[dict[Word, Detail], Meta(max_length=MAX_DETAILS)] = {}
+
+
+class Report(_Request, tag="REPORT"):
+    """What people want to know about the node.
+
+    lookupds: all lookupds that it announces to; null if unchanged. events: notable events in order, numbered since the
+    start of the node; `first` is the number of the first. What the lookupd has already is ignored.
+    """
+
+    lookupds: Annotated[list[LookupLink], Meta(max_length=MAX_LINKS)] | None = None
+    events: Annotated[list[ReportedEvent], Meta(max_length=MAX_REPORTED)] = []
+    first: Number = 0
+
+
 class Snapshot(_Request, tag="SNAPSHOT"):
     """The complete table of the node as of change `seq`: the processes of each job, by its qualified name."""
 
@@ -185,6 +237,7 @@ Request = (
     | Snapshot
     | Drain
     | Leave
+    | Report
 )
 
 
@@ -204,7 +257,8 @@ class Welcome(Struct):
     """The reply to the IDENTIFY of a node with an `id`.
 
     `ttl` (seconds) is the lease of the node, `interval` (seconds) the interval of its PINGs; `epoch` changes each time
-    lookupd starts; `reconnect_window` is the time (seconds) over which nodes spread when they reconnect.
+    lookupd starts; `reconnect_window` is the time (seconds) over which nodes spread when they reconnect; `reports`:
+    lookupd takes REPORT.
     """
 
     ok: Literal[True]
@@ -213,6 +267,7 @@ class Welcome(Struct):
     interval: float
     epoch: str
     reconnect_window: float
+    reports: bool
 
 
 class Refusal(Struct):
@@ -235,6 +290,7 @@ class Reply(Struct, frozen=True):
     interval: Annotated[float, Meta(gt=0)] | None = None
     epoch: str | None = None
     reconnect_window: Annotated[float, Meta(ge=0)] | None = None
+    reports: bool = False
 
 
 def check_node_name(name: str) -> str:

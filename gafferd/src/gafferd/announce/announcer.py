@@ -10,9 +10,18 @@ from urllib.parse import quote
 from gaffer.jobs.names import JobName
 from gaffer.runtime.version import __version__
 from gaffer.schemas.bodies import LookupdState
-from gaffer.schemas.messages import PROTOCOL_VERSION, Identify, check_labels, check_node_name, check_origin
+from gaffer.schemas.history import AuditEntry
+from gaffer.schemas.messages import (
+    MAX_LINKS,
+    PROTOCOL_VERSION,
+    Identify,
+    check_labels,
+    check_node_name,
+    check_origin,
+)
 from gafferd.announce.journal import Journal, Table
 from gafferd.announce.link import Link, websocket_url
+from gafferd.announce.reports import Reports
 from gafferd.state.identity import Identity
 
 DRAIN_TIMEOUT = 1.0  # seconds
@@ -70,8 +79,10 @@ class Announcer:
         unique: dict[str, str] = {}
         for address in addresses:
             unique.setdefault(websocket_url(address), address)
+        self._reports = Reports()
         self._links = [
-            Link(address, self._journal, self._identify, self._outgrow, headers, ssl) for address in unique.values()
+            Link(address, self._journal, self._reports, self._identify, self._outgrow, self._report_links, headers, ssl)
+            for address in unique.values()
         ]
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: AnnouncedManager) -> None:
@@ -85,6 +96,12 @@ class Announcer:
         manager.on_change(self._update)
         for link in self._links:
             link.start()
+
+    def report(self, entry: AuditEntry) -> None:
+        """Report an entry of the history to the lookupds, which list them for the whole cluster."""
+        if self._reports.add(entry):
+            for link in self._links:
+                link.report()
 
     async def drain(self) -> None:
         """Take the node out of service; return once all lookupds have acknowledged it, or after DRAIN_TIMEOUT."""
@@ -141,6 +158,11 @@ class Announcer:
         origin = check_origin(self._origin()) if callable(self._origin) else self._origin
         own = self._identity
         return Identify(msgid, self._name, origin, self._version, own.id, own.incarnation, self._labels, own.secret)
+
+    def _report_links(self) -> None:
+        described = [link.describe() for link in self._links[:MAX_LINKS]]
+        for link in self._links:
+            link.report(described)
 
     def _outgrow(self, incarnation: int) -> bool:
         """Exceed a later incarnation of this node that a lookupd has seen, on all connections."""

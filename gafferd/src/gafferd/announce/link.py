@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import urlsplit
 
@@ -22,9 +23,11 @@ from gaffer.schemas.messages import (
     Drain,
     Identify,
     Leave,
+    LookupLink,
     MessageId,
     Ping,
     Reply,
+    Report,
     Request,
     UnregisterJob,
     decode_reply,
@@ -32,6 +35,7 @@ from gaffer.schemas.messages import (
 )
 from gafferd.announce.dialing import open_websocket
 from gafferd.announce.journal import Change, Journal
+from gafferd.announce.reports import Reports
 
 CONNECT_TIMEOUT = 5.0  # seconds
 CLOSE_TIMEOUT = 0.5
@@ -44,6 +48,7 @@ OUTBOX_LIMIT = 10_000  # queued messages per lookupd
 MAX_REASON = 300  # characters of a lookupd's text to show
 
 _IDENTIFY, _SNAPSHOT, _PING, _DRAIN, _LEAVE = "identify", "snapshot", "ping", "drain", "leave"
+_REPORT = "report "  # and the number of the event after the last one
 
 logger = logging.getLogger(__name__)
 
@@ -105,15 +110,18 @@ class Link:
     """The connection to one lookupd, maintained until `close`.
 
     `identify` returns the first message of each connection. `outgrow` exceeds an incarnation of the node that the
-    lookupd has seen, or returns False. `headers` are sent with the handshake.
+    lookupd has seen, or returns False. `changed` is called when what `describe` returns has changed. `headers` are sent
+    with the handshake.
     """
 
     def __init__(
         self,
         address: str,
         journal: Journal,
+        reports: Reports,
         identify: Callable[[str], Identify],
         outgrow: Callable[[int], bool],
+        changed: Callable[[], None],
         headers: dict[str, str],
         ssl_context: ssl.SSLContext | None,
     ) -> None:
@@ -122,6 +130,14 @@ class Link:
         self.connected = False
         self.error: str | None = None
         self._journal = journal
+        self._reports = reports
+        self._changed = changed
+        self._since = time.time()
+        self._epoch: str | None = None
+        self._described: tuple[bool, str | None, str | None] = False, None, None
+        self._takes_reports = False
+        self._reported = 0  # events that were sent on this connection, or known before
+        self._acknowledged = 0  # events that the lookupd of `_epoch` has
         self._identify = identify
         self._outgrow = outgrow
         self._headers = headers
@@ -179,6 +195,15 @@ class Link:
             if self.connected:
                 self._post(message)
 
+    def report(self, lookupds: list[LookupLink] | None = None) -> None:
+        """Send the state of the node's links and the events that the lookupd lacks, if it takes reports."""
+        if not (self.connected and self._takes_reports):
+            return
+        piece = self._reports.read(self._reported)
+        self._reported = piece.end
+        if piece.items or lookupds is not None:
+            self._post(Report(f"{_REPORT}{piece.end}", lookupds, piece.items, piece.offset))
+
     def renew(self) -> None:
         """Reconnect after the identity of the node has changed."""
         if self.connected:
@@ -203,6 +228,19 @@ class Link:
         """Return the state of the connection, as shown by `/health`."""
         return {"address": self.address, "connected": self.connected, "error": self.error}
 
+    def describe(self) -> LookupLink:
+        """Return the state of the connection, as reported to lookupds."""
+        return LookupLink(self.address, self.connected, round(self._since, 3), self._epoch, self.error)
+
+    def _show(self) -> None:
+        """Report the state of the connection if it has changed."""
+        described = self.connected, self.error, self._epoch
+        if described != self._described:
+            if self.connected != self._described[0]:
+                self._since = time.time()
+            self._described = described
+            self._changed()
+
     async def _run(self) -> None:
         while not self._leaving:
             error: Exception | None = None
@@ -216,6 +254,7 @@ class Link:
                     self._failed(_explain(error, opening_tls=opening_tls))
             finally:
                 self._lost()
+                self._show()
             if self._leaving:
                 return
             if isinstance(error, _Silence):
@@ -303,6 +342,9 @@ class Link:
         self._unnoticed = 0.0
         self._answered, self._ttl = asyncio.get_running_loop().time(), min(reply.ttl or 0.0, MAX_INTERVAL)
         self._plain = reply.epoch is None
+        if reply.epoch != self._epoch:
+            self._epoch, self._acknowledged = reply.epoch, 0
+        self._takes_reports, self._reported = reply.reports, self._acknowledged
         self._interval = min(max(reply.interval or DEFAULT_INTERVAL, MIN_INTERVAL), MAX_INTERVAL)
         self._window = DEFAULT_WINDOW if reply.reconnect_window is None else reply.reconnect_window
         self._refused = {} if self._plain else dict.fromkeys(self._journal.oversize(), _OVERSIZE)
@@ -319,6 +361,7 @@ class Link:
         self.connected, self.error = True, None
         logger.info("announcing to lookupd %s", self.address)
         self._show_refused()
+        self._show()
 
     def _snapshot(self) -> Request:
         return self._journal.snapshot(_SNAPSHOT, self._refused)
@@ -408,6 +451,10 @@ class Link:
             change = None if reply.msgid is None else self._sent.pop(reply.msgid, None)
             if change is not None and reply.errno:
                 self._refuse(change, reply)
+                self._show()
+                continue
+            if isinstance(reply.msgid, str) and reply.msgid.startswith(_REPORT):
+                self._reported_until(int(reply.msgid.removeprefix(_REPORT)), reply)
                 continue
             _check(reply)
             if reply.msgid in self._awaited:
@@ -421,6 +468,15 @@ class Link:
             if reply.resync and not self._snapshot_due:
                 self._snapshot_due = True
                 self._post(self._snapshot())
+
+    def _reported_until(self, number: int, reply: Reply) -> None:
+        """Handle the reply to a report. What people are told is not worth a reconnection."""
+        if not reply.errno:
+            self._acknowledged = max(self._acknowledged, number)
+        elif self._takes_reports:
+            self._takes_reports = False
+            why = _shortened(f"{reply.errno} {reply.reason or ''}".rstrip())
+            logger.warning("lookupd %s: refused a report, which is not repeated: %s", self.address, why)
 
     async def _ping(self) -> None:
         while True:

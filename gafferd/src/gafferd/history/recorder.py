@@ -2,19 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gaffer import Manager, __version__
+from gaffer.jobs.states import exit_failed
 from gaffer.runtime.repeats import PERIOD, Repeats
 from gaffer.schemas.history import AUDIT, AuditEntry, HistoryPage, Outcome, new_entry
 from gafferd.history.store import Store
 
 # The events of jobs that are recorded, and what they say about the outcome.
 EVENTS: Mapping[str, Outcome] = {
+    "exit": "failed",  # unless it was expected
     "failed": "failed",
     "flap": "failed",
     "completed": "ok",
@@ -33,16 +35,22 @@ _MAX_JOBS = 32  # jobs and events with an entry of their own a minute
 _MAX_TEXT = 500  # characters of a value
 _WRITE_DELAY = 0.02  # seconds for which entries are collected: waking a thread for each costs more than the entry
 _MAX_UNWRITTEN = 500  # entries that are collected
-_NOT_SHOWN = ("event", "name", "job", "session", "pid", "env", "output")
+_NOT_SHOWN = ("event", "name", "job", "session", "pid", "env", "output", "exit_status", "once", "stopped", "rusage")
+
+
+def _ignore(_entry: AuditEntry) -> None:
+    """Do nothing."""
 
 
 class History:
     """Application that records the entries `audit` of the manager and the events of jobs; see EVENTS.
 
-    Starting before the HTTP API and stopping after it, it misses none of its calls.
+    Starting before the HTTP API and stopping after it, it misses none of its calls. `on_entry` is called with each
+    entry.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_entry: Callable[[AuditEntry], None] = _ignore) -> None:
+        self._on_entry = on_entry
         self._store = Store(path)
         self._repeats: Repeats[AuditEntry] = Repeats(_MAX_JOBS)
         self._reader = ThreadPoolExecutor(1, "history")
@@ -104,6 +112,8 @@ class History:
 
     def _on_event(self, name: str, message: Mapping[str, Any]) -> None:
         assert self._manager is not None
+        if name == "exit" and not exit_failed(message["exit_code"], message["reason"], stopped=message["stopped"]):
+            return
         entry = new_entry(
             time.time(),
             "job",
@@ -120,6 +130,7 @@ class History:
             self._append(entry)
 
     def _append(self, entry: AuditEntry) -> None:
+        self._on_entry(entry)
         self._unwritten.append(entry)
         if len(self._unwritten) >= _MAX_UNWRITTEN:
             self._write()

@@ -44,10 +44,12 @@ export const ACTIONS = [
     label: "Scale",
     applies: () => true,
     fields: (job) => [{name: "count", label: "Processes", type: "number", min: 0, max: 10000, value: job.max_processes}],
-    effect: ([job], values) => {
-      const change = Number(values.count) - job.max_processes
-      if (change === 0) return `The job has ${processes(job.max_processes)}: nothing changes.`
-      return change > 0 ? `Starts ${processes(change)}.` : `Ends ${processes(-change)}, those with the highest slots.`
+    effect: (jobs, values) => {
+      const changes = jobs.map((job) => Number(values.count) - job.max_processes)
+      const more = changes.reduce((sum, change) => sum + Math.max(0, change), 0)
+      const fewer = changes.reduce((sum, change) => sum + Math.max(0, -change), 0)
+      if (!more && !fewer) return `${jobs.length === 1 ? "The job has" : "Each of these jobs has"} ${processes(Number(values.count))}: nothing changes.`
+      return [more && `Starts ${processes(more)}.`, fewer && `Ends ${processes(fewer)}, those with the highest slots.`].filter(Boolean).join(" ")
     },
     request: (job, values) => ({path: `${jobPath(job.name)}/numprocesses`, body: {scale: `=${Number(values.count)}`}}),
     command: ([job], values) => {

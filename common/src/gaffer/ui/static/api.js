@@ -6,6 +6,8 @@ export let root = home // of the daemon that is called
 export const needsLogin = signal(null) // the error that asked for a key, or null
 export const allowance = signal(null) // the scopes and sessions of the caller, null while unknown
 
+export const ANSWER = 15_000 // ms that a daemon has to answer; streams have their own limit
+
 const TOKEN = "gaffer-token"
 const keys = new Map() // of nodes, by origin: in memory only, and sent only to the node for which each was entered
 
@@ -24,6 +26,13 @@ export class ApiError extends Error {
     this.status = status
     this.code = body.error || "error"
     this.hint = body.hint || null
+  }
+}
+
+// The daemon accepted the call, or not: nobody knows.
+export class NoAnswer extends Error {
+  constructor(milliseconds) {
+    super(`no answer after ${milliseconds / 1000} s`)
   }
 }
 
@@ -60,7 +69,27 @@ export async function send(method, path, {query, body, text, headers, signal, ba
   throw problem
 }
 
-const call = async (method, path, options) => (await send(method, path, options)).json()
+// Runs `task(signal)`, which is aborted with `outer`. Throws NoAnswer when it has taken `milliseconds`.
+async function within(milliseconds, outer, task) {
+  const abort = new AbortController()
+  const stop = () => abort.abort(outer.reason)
+  const timer = setTimeout(() => abort.abort(new NoAnswer(milliseconds)), milliseconds)
+  outer?.addEventListener("abort", stop)
+  if (outer?.aborted) stop()
+  try {
+    return await task(abort.signal)
+  } finally {
+    clearTimeout(timer)
+    outer?.removeEventListener("abort", stop)
+  }
+}
+
+const call = (method, path, {signal, limit = ANSWER, ...options} = {}) =>
+  within(limit, signal, async (signal) => (await send(method, path, {...options, signal})).json())
+
+// Changes something. Throws NoAnswer if it is not known whether that was done.
+export const act = (method, path, options) => within(ANSWER, null, (signal) => send(method, path, {...options, signal}))
+
 export const get = (path, query, options = {}) => call("GET", path, {query, ...options})
 
 export async function logIn(key) {
@@ -72,12 +101,17 @@ export async function logIn(key) {
 }
 
 async function logInAway(key) {
-  keys.set(root.origin, key)
+  allowance.value = await tryKey(key, root)
+  needsLogin.value = null
+}
+
+// Keeps the key of a node at `base` if that accepts it, and returns what it allows. Throws ApiError.
+export async function tryKey(key, base) {
+  keys.set(base.origin, key)
   try {
-    await loadAllowance()
-    needsLogin.value = null
+    return await get("/auth/session", {}, {base})
   } catch (error) {
-    keys.delete(root.origin)
+    keys.delete(base.origin)
     throw error
   }
 }
@@ -103,11 +137,12 @@ export const may = (scope) => allowance.value === null || allowance.value.scopes
 
 export const jobPath = (name) => "/jobs/" + name.split(".").map(encodeURIComponent).join("/")
 
-// What to write on the screen about an error.
-export function explain(error) {
+// What to write on the screen about an error of a call to `base`.
+export function explain(error, base = root) {
+  if (error instanceof NoAnswer) return `${base.host}: ${error.message}.`
   if (!(error instanceof ApiError)) {
-    if (root === home) return "The server can't be reached."
-    return `${root.origin} can't be reached from this page. Is it down, or does the node lack --allowed-origin=${home.origin}?`
+    if (base.origin === home.origin) return "The server can't be reached."
+    return `${base.origin} can't be reached from this page. Is it down, or does it lack --allowed-origin=${home.origin}?`
   }
   return error.hint ? `${error.message} — ${error.hint}` : error.message
 }

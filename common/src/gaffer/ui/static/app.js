@@ -20,6 +20,7 @@ const CLUSTER_PAGES = [
   {id: "nodes", label: "Nodes", load: async () => (await import("./cluster.js")).NodesPage},
   {id: "jobs", label: "Jobs", load: async () => (await import("./cluster.js")).ClusterJobsPage},
   {id: "events", label: "Events", load: async () => (await import("./cluster_events.js")).ClusterEventsPage},
+  {id: "lookupds", label: "Lookupds", load: async () => (await import("./lookupds.js")).LookupdsPage},
 ]
 const JOB_PAGE = {id: "job", load: async () => (await import("./job.js")).JobPage}
 

@@ -1,7 +1,10 @@
 // The nodes that lookupd knows, and the jobs on them. The page calls a node directly, at the address that it announces.
-import {duration, endpoint, number, plural} from "./format.js"
+import {plainText} from "./ansi.js"
+import {CLUSTER_ACTIONS, confirmOnNodes} from "./cluster_actions.js"
+import {duration, endpoint, moment, number, plural} from "./format.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
-import {html, useValue} from "./lib.js"
+import {html, useState, useValue} from "./lib.js"
+import {LookupdStrip} from "./lookupds.js"
 import {Age, Empty, kindOf, Problem, State} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
@@ -26,7 +29,7 @@ function NodeLink({id, path, children}) {
   return id ? html`<a class="job" href=${href(path, {}, id)}>${children}</a>` : html`<span class="job">${children}</span>`
 }
 
-function Frame({label, noun, states, list, children, extra}) {
+function Frame({label, noun, states, list, children, bulk}) {
   const {params, result, stable} = list
   return html`<section class="page" aria-label=${label}>
     <h1 class="hidden">${label}</h1>
@@ -39,10 +42,11 @@ function Frame({label, noun, states, list, children, extra}) {
     ${result.warming && html`<div class="banner">This lookupd has just started: some nodes may not have reported yet.</div>`}
     ${result.stale && !result.warming && html`<div class="banner">Most nodes are silent: this may be out of date.</div>`}
     <div class="notice" aria-live="polite">
-      ${result.items !== null && html`<span class="count">${plural(result.total, noun)}</span>`}${extra}
+      ${bulk || html`${result.items !== null && html`<span class="count">${plural(result.total, noun)}</span>`}
       ${result.error && result.at && html`<span class="dim"><${Age} at=${result.at} prefix="as of " /></span>`}
       ${stable.added > 0 && html`<button onClick=${stable.apply}>${plural(stable.added, `new ${noun}`)} — show</button>`}
       ${stable.moved && html`<button onClick=${stable.apply}>The order has changed — sort again</button>`}
+      ${noun === "node" && html`<${LookupdStrip} />`}`}
     </div>
     ${children}
     ${result.items?.length === 0 && html`<${Empty}>${params.q || params.state || params.node ? `No ${noun} matches the filter.` : `No ${noun} is known here.`}<//>`}
@@ -58,6 +62,7 @@ const NODE_COLUMNS = [
   {key: "processes", label: "Processes", numeric: true, descending: true},
   {key: "age_ms", label: "Last heard", numeric: true, descending: true},
   {key: "version", label: "Protocol"},
+  {key: "lookupds", label: "Lookupds", unsorted: true},
   {key: "labels", label: "Labels", unsorted: true},
 ]
 
@@ -75,14 +80,34 @@ export function NodesPage() {
 function NodeRow({node}) {
   return html`<tr class=${node.conflict ? "bad" : kindOf(node.status)}>
     <td class="c-state"><${State} state=${node.status} detail=${node.conflict ? "name conflict" : null} /></td>
-    <td class="c-name"><${NodeLink} id=${node.id} path=${[]}>${node.name}<//></td>
+    <td class="c-name"><${NodeLink} id=${node.id} path=${[]}>${plainText(node.name)}<//></td>
     <td class="num" data-label="not ready">${node.not_ready ? html`<a href=${href(["jobs"], {node: node.name, state: "none,starting,draining"})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
     <td class="num" data-label="jobs"><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
     <td class="num" data-label="processes">${number(node.processes)}</td>
     <td class="num" data-label="ago">${duration(node.age_ms / 1000)}</td>
-    <td data-label="protocol">${node.version}</td>
-    <td class="c-labels">${Object.entries(node.labels ?? {}).map(([name, value]) => html`<span key=${name} class="label-tag">${name}=${value}</span>`)}</td>
+    <td data-label="protocol">${plainText(node.version)}</td>
+    <td data-label="lookupds"><${Links} links=${node.lookupds} /></td>
+    <td class="c-labels"><${Labels} labels=${node.labels ?? {}} /></td>
   </tr>`
+}
+
+// To how many of its lookupds the node is connected, as it says.
+function Links({links}) {
+  if (links === null) return html`<span class="dim">–</span>`
+  const lost = links.filter((link) => !link.connected)
+  const text = html`${links.length - lost.length}<span class="dim">/${links.length}</span>`
+  if (lost.length === 0) return text
+  const title = lost.map((link) => `not connected to ${link.address} since ${moment(link.since)}${link.error ? `: ${plainText(link.error)}` : ""}`).join("\n")
+  return html`<a class="short" title=${title} href=${href(["lookupds"])}>${text}</a>`
+}
+
+const SHOWN_LABELS = 6
+const LABEL_LENGTH = 60
+
+function Labels({labels}) {
+  const all = Object.entries(labels).map(([name, value]) => plainText(`${name}=${value}`))
+  return html`${all.slice(0, SHOWN_LABELS).map((text) => html`<span key=${text} class="label-tag" title=${text}>${text.length > LABEL_LENGTH ? `${text.slice(0, LABEL_LENGTH)}…` : text}</span>`)}
+    ${all.length > SHOWN_LABELS && html`<span class="label-tag" title=${all.join("\n")}>and ${all.length - SHOWN_LABELS} more</span>`}`
 }
 
 const JOB_COLUMNS = [
@@ -96,21 +121,39 @@ const JOB_COLUMNS = [
 export function ClusterJobsPage() {
   const list = useList("jobs", {sort: "state"})
   const {params, stable} = list
-  return html`<${Frame} label="Jobs" noun="job" states=${["none", "starting", "draining", "ready"]} list=${list}>
-    <table class="list cluster" ...${stable.hold} onKeyDown=${moveWithArrows}>
-      <thead><tr>${JOB_COLUMNS.map((column) => html`<${Heading} key=${column.key} column=${column} sort=${params.sort} />`)}</tr></thead>
-      <tbody>${stable.rows.map((job) => html`<${JobRow} key=${job.key} job=${job} />`)}</tbody>
+  const [chosen, setChosen] = useState(() => new Set())
+  const actable = stable.rows.filter((job) => job.node_id)
+  const selected = actable.filter((job) => chosen.has(job.key))
+  function toggle(key) {
+    const next = new Set(chosen)
+    if (!next.delete(key)) next.add(key)
+    setChosen(next)
+  }
+  const bulk = selected.length > 0 && html`<${BulkActions} jobs=${selected} clear=${() => setChosen(new Set())} />`
+  return html`<${Frame} label="Jobs" noun="job" states=${["none", "starting", "draining", "ready"]} list=${list} bulk=${bulk}>
+    <table class="list cluster jobs" ...${stable.hold} onKeyDown=${moveWithArrows}>
+      <thead><tr><th class="check"><input type="checkbox" aria-label="Select all rows" checked=${selected.length > 0 && selected.length === actable.length} onChange=${(event) => setChosen(new Set(event.target.checked ? actable.map((job) => job.key) : []))} /></th>
+        ${JOB_COLUMNS.map((column) => html`<${Heading} key=${column.key} column=${column} sort=${params.sort} />`)}</tr></thead>
+      <tbody>${stable.rows.map((job) => html`<${JobRow} key=${job.key} job=${job} chosen=${chosen.has(job.key)} toggle=${toggle} />`)}</tbody>
     </table>
   <//>`
 }
 
-function JobRow({job}) {
+function BulkActions({jobs, clear}) {
+  const nodes = new Set(jobs.map((job) => job.node_id)).size
+  return html`<strong>${plural(jobs.length, "job")} on ${plural(nodes, "node")} selected</strong>
+    ${CLUSTER_ACTIONS.map((action) => html`<button key=${action.id} onClick=${() => confirmOnNodes(action, jobs)}>${action.label}</button>`)}
+    <button class="quiet" onClick=${clear}>Clear</button>`
+}
+
+function JobRow({job, chosen, toggle}) {
   const [session, name] = job.name.split(/\.(.*)/s)
   const ready = job.processes.filter((each) => each.state === "ready" || each.state === "running").length
-  return html`<tr class=${job.state === "none" ? "warn" : kindOf(job.state)}>
+  return html`<tr class=${job.state === "none" ? "warn" : kindOf(job.state)} aria-selected=${chosen}>
+    <td class="check"><input type="checkbox" aria-label=${`Select ${job.name} on ${job.node}`} checked=${chosen} disabled=${!job.node_id} title=${job.node_id ? null : "A node of gaffer 0.5: act there."} onChange=${() => toggle(job.key)} /></td>
     <td class="c-state"><${State} state=${job.state === "none" ? "no process" : job.state} kind=${job.state === "none" ? "idle" : undefined} detail=${job.status === "alive" ? null : `node ${job.status}`} /></td>
-    <td class="c-name"><${NodeLink} id=${job.node_id} path=${["jobs", job.name]}><span class="session">${session}.</span>${name}<//></td>
-    <td><a href=${href(["jobs"], {node: job.node})}>${job.node}</a></td>
+    <td class="c-name"><${NodeLink} id=${job.node_id} path=${["jobs", job.name]}><span class="session">${plainText(session)}.</span>${plainText(name)}<//></td>
+    <td><a href=${href(["jobs"], {node: job.node})}>${plainText(job.node)}</a></td>
     <td class="num" data-label="ready">${ready}<span class="dim">/${job.processes.length}</span></td>
     <td class="dim">${job.processes.flatMap((each) => each.endpoints ?? []).slice(0, 4).map(endpoint).join(", ")}</td>
   </tr>`

@@ -1,13 +1,25 @@
 // The confirmation of an action: it names the targets and the node, and shows the equivalent command.
-import {explain, root, send} from "./api.js"
+import {act, ANSWER, explain, NoAnswer, root} from "./api.js"
 import {announce, closeDialog, openDialog} from "./dialog.js"
 import {plural} from "./format.js"
-import {html, useState} from "./lib.js"
+import {html, useEffect, useRef, useState} from "./lib.js"
+import {Age} from "./parts.js"
+import {href} from "./route.js"
 
 const endpoint = () => root.href.replace(/\/$/, "")
 
 export function confirmAction(action, targets, given = {}) {
   openDialog(() => html`<${Confirmation} action=${action} targets=${targets} given=${given} />`)
+}
+
+// What to write about an action that failed on `base`.
+export const whatFailed = (error, base) =>
+  error instanceof NoAnswer ? `No answer after ${ANSWER / 1000} s. It may have been done.` : error.constructor === Error ? error.message : explain(error, base)
+
+// The way to see whether it was done.
+function Look({target}) {
+  const name = target.job ?? (target.max_processes === undefined ? null : target.name)
+  return html`<a href=${name === null ? href(["node"]) : href(["jobs", name])} onClick=${closeDialog}>Look before you send it again</a>, or with <code>gaffer status --endpoint=${endpoint()}</code>.`
 }
 
 const nameOf = (target) => target.name ?? `process ${target.pid} of ${target.job}`
@@ -16,26 +28,35 @@ function Confirmation({action, targets, given}) {
   const fields = action.fields?.(targets[0], given) ?? []
   const [values, setValues] = useState(Object.fromEntries(fields.map((field) => [field.name, field.value])))
   const [problems, setProblems] = useState([])
-  const [busy, setBusy] = useState(false)
+  const [sentAt, setSentAt] = useState(null)
+  const shown = useRef(true)
+  useEffect(() => () => (shown.current = false), [])
+  const busy = sentAt !== null
   const command = `${action.command(targets, values)} --endpoint=${endpoint()}`
 
   async function submit(event) {
     event.preventDefault()
-    setBusy(true)
+    if (busy) return
+    setSentAt(Date.now())
+    setProblems([])
     const failed = []
+    let silent = false
     for (const target of targets) {
       const {method = "POST", path, ...options} = action.request(target, values)
       try {
-        await send(method, path, options)
+        if (silent) throw new Error("not sent: the node does not answer")
+        await act(method, path, options)
       } catch (error) {
-        failed.push({name: nameOf(target), text: explain(error)})
+        silent ||= error instanceof NoAnswer
+        failed.push({target, name: nameOf(target), unknown: error instanceof NoAnswer, text: whatFailed(error)})
       }
     }
-    setBusy(false)
+    setSentAt(null)
     setProblems(failed)
     const done = targets.length - failed.length
     if (done) announce(`${action.label}: accepted for ${done === 1 && targets.length === 1 ? nameOf(targets[0]) : `${done} of ${targets.length}`}`)
-    if (!failed.length) closeDialog()
+    if (!shown.current) for (const each of failed) announce(`${action.label} ${each.name}: ${each.text}`, "bad")
+    else if (!failed.length) closeDialog()
   }
 
   const one = targets.length === 1
@@ -48,18 +69,19 @@ function Confirmation({action, targets, given}) {
     <p>${action.effect(targets, values)}</p>
     <div class="command"><code>${command}</code><${Copy} text=${command} /></div>
     ${problems.length > 0 && html`<ul class="problems" role="alert">
-      ${problems.map((each) => html`<li key=${each.name}>${!one && html`<strong>${each.name}: </strong>`}${each.text}</li>`)}
+      ${problems.map((each) => html`<li key=${each.name}>${!one && html`<strong>${each.name}: </strong>`}${each.text}${each.unknown && html` <${Look} target=${each.target} />`}</li>`)}
     </ul>`}
+    ${busy && html`<p class="dim" role="status">Waiting for the answer for <${Age} at=${sentAt} suffix="" />, at most ${ANSWER / 1000} s.</p>`}
     <footer>
-      <button type="button" onClick=${closeDialog}>Cancel</button>
+      <button type="button" onClick=${closeDialog}>${busy || problems.length ? "Close" : "Cancel"}</button>
       <button class=${action.danger ? "danger" : "primary"} disabled=${busy} autofocus=${fields.length === 0}>
-        ${busy ? "Sending…" : action.label}
+        ${busy ? "Sending…" : problems.some((each) => each.unknown) ? "Send again" : action.label}
       </button>
     </footer>
   </form>`
 }
 
-function Field({field, value, onChange}) {
+export function Field({field, value, onChange}) {
   const onInput = (event) => onChange(event.target.value)
   const {label, options, value: _, ...attributes} = field
   return html`<label class="field"><span>${label}</span>
@@ -69,7 +91,7 @@ function Field({field, value, onChange}) {
   </label>`
 }
 
-function Copy({text}) {
+export function Copy({text}) {
   const [copied, setCopied] = useState(false)
   async function copy() {
     await navigator.clipboard.writeText(text)

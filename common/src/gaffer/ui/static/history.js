@@ -1,7 +1,8 @@
 // Who changed what, and what happened: the history of the node or of a job, newest first.
+import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {clock, date, inLocalTime} from "./format.js"
+import {clock, date, duration, ending, inLocalTime} from "./format.js"
 import {html, useEffect, useState, useValue} from "./lib.js"
 import {Empty, JobLink, kindOf, Problem, ServerText, Time} from "./parts.js"
 import {route, setQuery} from "./route.js"
@@ -25,6 +26,7 @@ const WORDS = {
   "DELETE /auth/session": "log out",
   "POST /drain": "drain",
   "DELETE /drain": "undrain",
+  exit: "failed exit",
 }
 for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
 
@@ -87,11 +89,25 @@ function merge(first, second) {
   return [...first, ...second.filter((entry) => !known.has(entry.id))]
 }
 
+// What happened, in words.
+export const whatOf = ({action, route: path}) => WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action)
+
+export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"
+
+// The details of an entry as text.
+export function detailsOf({action, details}) {
+  if (action === "exit" && "exit_code" in details) {
+    const reason = ["exited", "signaled"].includes(details.reason) ? "" : `, ${details.reason}`
+    return `${ending(details)}${reason} after ${duration(details.uptime)}`
+  }
+  return plainText(Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", "))
+}
+
 function Entry({entry, named}) {
-  const {kind, action, route: path, outcome, caller, address, details} = entry
-  const bad = BAD.includes(action) || outcome === "failed"
-  const what = path ? WORDS[`${action} ${path}`] ?? `${action} ${path}` : action
-  const text = Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", ")
+  const {kind, action, route: path, outcome, caller, address} = entry
+  const bad = isBad(entry)
+  const what = whatOf(entry)
+  const text = detailsOf(entry)
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
     <${Time} at=${entry.at} as=${clock} />
     <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>

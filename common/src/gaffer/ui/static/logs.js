@@ -1,5 +1,6 @@
 // Logs of a job or of several: what to show of them, from where, and in how many panes.
-import {get, home, root, url} from "./api.js"
+import {get, root} from "./api.js"
+import {Download} from "./download.js"
 import {moment, number} from "./format.js"
 import {html, signal, useEffect, useMemo, useRef, useState, useValue} from "./lib.js"
 import {LogBuffer} from "./log_buffer.js"
@@ -153,6 +154,6 @@ function LogTools({jobs, query, streams, slots, chosen, split, splits, download}
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
       ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    ${root === home && html`<a class="button" href=${url(file.path, file.query)} download=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`}>Download</a>`}
+    <${Download} path=${file.path} query=${file.query} name=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`} command=${`gaffer logs ${jobs.join(" ")} --endpoint=${root.origin}`} />
   </div>`
 }

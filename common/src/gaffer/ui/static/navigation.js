@@ -43,7 +43,7 @@ function meanwhile(attempt, ended) {
     for (const act of acts) removeEventListener(act, stop)
   }
   for (const act of acts) addEventListener(act, stop)
-  watcher.observe(document.getElementById("main"), {childList: true, subtree: true})
+  watcher.observe(document.getElementById("app"), {childList: true, subtree: true})
   requestAnimationFrame(() => attempt() && stop())
 }
 
