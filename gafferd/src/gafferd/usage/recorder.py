@@ -11,7 +11,7 @@ from gaffer.processes.sampler import Slices
 from gaffer.schemas.usage import JobUsage
 from gafferd.usage.samples import Measured, UsageHistory
 
-SHARE = 50  # a round is followed by a pause at least this many times as long, on nodes with very many processes
+SHARE = 10  # a round is followed by a pause at least this many times as long, on very busy hosts
 
 
 class UsageRecorder:

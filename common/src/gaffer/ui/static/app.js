@@ -7,7 +7,7 @@ import {followHistory, pageOf} from "./navigation.js"
 import {Palette, paletteOpen} from "./palette.js"
 import {Age, Connection, Problem} from "./parts.js"
 import {href, route} from "./route.js"
-import {connection} from "./stream.js"
+import {connection, NO_STREAM} from "./stream.js"
 
 const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
@@ -99,6 +99,7 @@ function Lazy({page, ...properties}) {
   const [Page, setPage] = useState(null)
   const [failed, setFailed] = useState(false)
   useEffect(() => {
+    connection.value = NO_STREAM
     page.load().then((found) => setPage(() => found), () => setFailed(true))
   }, [page.id])
   if (failed) return html`<div class="problem" role="alert">This page could not be loaded. <button onClick=${() => location.reload()}>Reload</button></div>`

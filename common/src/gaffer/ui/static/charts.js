@@ -2,10 +2,11 @@
 // when the charts are opened.
 import {explain, get, jobPath} from "./api.js"
 import {clock} from "./format.js"
-import {html, useEffect, useRef, useState} from "./lib.js"
+import {html, useEffect, useRef, useScheme, useState} from "./lib.js"
 
 const HEIGHT = 160 // px
 const KEPT = 1800 // measurements of the page, an hour
+const EMPTY = {bySlot: new Map(), restarts: null}
 const PAUSE = 15 // seconds without a measurement, such as while the page was hidden: the node knows more then
 const MOST_LINES = 6
 
@@ -53,6 +54,9 @@ function samplesOf({at, now, restarts, processes}) {
   }))
 }
 
+// An empty sample where none was taken for more than `most` seconds, so that no line leads over what is not known.
+const withGaps = (samples, most) => samples.flatMap((each, index) => (index > 0 && each.at - samples[index - 1].at > most ? [{...EMPTY, at: each.at - 0.001}, each] : [each]))
+
 // `usage` is {at, bySlot}: of each slot {cpu, memory}, measured at a time (ms).
 export function Charts({job, usage}) {
   const [open, setOpen] = useState(false)
@@ -82,7 +86,7 @@ export function Charts({job, usage}) {
     if (live.current.length > KEPT) live.current.shift()
   }, [usage.at])
   const first = live.current[0]?.at ?? begun
-  const samples = [...past.samples.filter(({at}) => at < first), ...live.current]
+  const samples = withGaps([...past.samples.filter(({at}) => at < first), ...live.current], Math.max(PAUSE, 3 * past.interval))
   const since = clock(samples[0]?.at ?? begun)
   return html`<section class="block"><h2><button class="disclosure" aria-expanded=${open} onClick=${() => setOpen(!open)}>Charts</button>
     ${open && html`<small>${past.samples.length ? `since ${since}, every ${past.interval} s; from ${clock(first)} on every 2 s` : `since ${since}, every 2 s`}</small>`}</h2>
@@ -97,6 +101,7 @@ function Chart({title, shown, series, times}) {
   const box = useRef(null)
   const plot = useRef(null)
   const [error, setError] = useState(null)
+  const scheme = useScheme()
   const labels = series.map((each) => each.label)
   const data = [times, ...series.map((each) => each.values)]
   useEffect(() => {
@@ -113,7 +118,7 @@ function Chart({title, shown, series, times}) {
       plot.current?.destroy()
       plot.current = null
     }
-  }, [labels.join()])
+  }, [labels.join(), scheme])
   useEffect(() => plot.current?.setData(data), [times[0], times.at(-1)])
   const last = series.map(({label, values}) => `${label} ${typeof values.at(-1) === "number" ? shown(values.at(-1)) : "ended"}`)
   return html`<figure class="chart"><figcaption>${title}</figcaption><div ref=${box} role="img" aria-label=${`${title}: ${last.join(", ")}`}></div>${error && html`<p class="bad">${error}</p>`}</figure>`

@@ -95,8 +95,10 @@ export function ending(exit) {
   return exit.term_signal ? `SIG${SIGNALS[exit.term_signal] ?? ` ${exit.term_signal}`}` : "unknown"
 }
 
-// The same with the reason, unless that says no more.
-export const endingWithReason = (exit) => [...new Set([ending(exit), exit.reason])].join(", ")
+// The reason, unless how the process ended says as much.
+export const reasonOfEnd = (exit) => (["exited", "signaled", ending(exit)].includes(exit.reason) ? null : exit.reason)
+
+export const endingWithReason = (exit) => [ending(exit), reasonOfEnd(exit)].filter(Boolean).join(", ")
 
 // Whether it was no failure of the process.
 export const wasExpected = (exit) => exit.exit_code === 0 || EXPECTED.includes(exit.reason)

@@ -4,7 +4,7 @@ import {get, home, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {Environment} from "./environment.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, endingWithReason, endpoint, percent, predecessor} from "./format.js"
+import {bytes, duration, endingWithReason, endpoint, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
 import {Empty, JobLink, State, Time, Uptime} from "./parts.js"
@@ -65,7 +65,7 @@ function Process({job, instance, usage}) {
     <td><${State} state=${instance.state} detail=${instance.probe_error} /></td>
     <td class="num" data-label="pid">${instance.pid ?? "–"}</td>
     <td class="num dim" data-label="os pid">${instance.os_pid ?? "–"}</td>
-    <td class="num" data-label="up"><${Uptime} seconds=${instance.uptime} /></td>
+    <td class="num" data-label="up"><${Uptime} seconds=${instance.pid === null ? null : instance.uptime} /></td>
     <td class="num" data-label="cpu">${percent(usage?.cpu)}</td>
     <td class="num" data-label="memory">${bytes(usage?.memory)}</td>
     <td>${(instance.endpoints ?? []).map(endpoint).join(", ")}</td>
@@ -89,6 +89,7 @@ function LastExit({job}) {
 }
 
 const SHOWN = ["cmd", "args", "cwd", "kind", "restart", "schedule", "every", "port", "ready", "live", "after", "max_memory", "max_lifetime", "uid", "gid", "graceful_timeout", "stop_signal"]
+const SHOWN_AS = {every: duration, max_memory: bytes, max_lifetime: duration, graceful_timeout: duration}
 
 function Definition({job}) {
   const {config} = job
@@ -105,6 +106,6 @@ function Definition({job}) {
 
 function Value({name, value, job}) {
   if (name === "after") return html`${value.map((each) => html`<span key=${each}><${JobLink} name=${predecessor(each, job.name)} /> </span>`)}`
-  return html`<code>${Array.isArray(value) ? value.join(" ") : String(value)}</code>`
+  return html`<code>${name in SHOWN_AS ? SHOWN_AS[name](value) : Array.isArray(value) ? value.join(" ") : String(value)}</code>`
 }
 

@@ -81,11 +81,13 @@ function Row({job, chosen, toggle}) {
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
     <td class="c-reason dim" title=${inLocalTime(detail)}><${ServerText} text=${detail} /></td>
     <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
-    <td class="num c-uptime" data-label="up"><${Uptime} seconds=${job.uptime} /></td>
-    <td class="num c-cpu" data-label="cpu">${percent(job.cpu)}</td>
-    <td class="num c-memory" data-label="memory">${bytes(job.memory)}</td>
+    <td class=${`num c-uptime${nil(job.uptime)}`} data-label="up"><${Uptime} seconds=${job.uptime} /></td>
+    <td class=${`num c-cpu${nil(job.cpu)}`} data-label="cpu">${percent(job.cpu)}</td>
+    <td class=${`num c-memory${nil(job.memory)}`} data-label="memory">${bytes(job.memory)}</td>
   </tr>`
 }
+
+const nil = (value) => (value === null ? " nil" : "")
 
 function reasonOf(job) {
   if (job.disabled) return `disabled: ${job.disabled.reason}`

@@ -75,7 +75,7 @@ export function NodePage() {
         <dt>uptime</dt><dd>${duration(health.uptime)}</dd>
         <dt>keeper</dt><dd>${health.keeper ? html`pid ${health.keeper.pid}, since <${Time} at=${health.keeper.since} />: processes outlive gafferd` : "none: processes end with gafferd"}</dd>
       </dl></section>
-      <section class="block"><h2>Lookup servers</h2>${health.lookupds.length === 0 ? html`<p class="dim">The node announces itself to none.</p>` : html`<table class="list"><thead><tr><th>State</th><th>Address</th></tr></thead>
+      <section class="block"><h2>Lookup servers</h2>${health.lookupds.length === 0 ? html`<p class="dim">The node announces itself to none.</p>` : html`<table class="list fitting"><thead><tr><th>State</th><th>Address</th></tr></thead>
         <tbody>${health.lookupds.map((each) => html`<tr key=${each.address}><td><${State} state=${each.connected ? "connected" : "not connected"} kind=${each.connected ? "good" : "bad"} /></td><td>${each.address}</td></tr>`)}</tbody></table>`}</section>
     </div>
   </section>`

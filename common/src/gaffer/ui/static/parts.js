@@ -66,6 +66,7 @@ export function Connection({source}) {
     hidden: "Paused while hidden",
     refused: error ? explain(error) : "Refused",
   }
+  if (state === "none") return null
   return html`<span class=${`connection ${state}`} role="status">
     <i aria-hidden="true"></i>${state === "lost" ? html`<span>Connection lost <${Age} at=${since} />, retrying</span>` : text[state]}
   </span>`

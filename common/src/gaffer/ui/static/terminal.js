@@ -10,6 +10,7 @@ const byId = (id) => document.getElementById(id)
 const pid = location.hash.slice(1)
 const style = getComputedStyle(document.documentElement)
 const color = (name) => style.getPropertyValue(name).trim()
+const theme = () => ({background: color("--raised"), foreground: color("--ink"), cursor: color("--raised"), selectionBackground: color("--edge")})
 
 const terminal = new Terminal({
   convertEol: true,
@@ -20,8 +21,9 @@ const terminal = new Terminal({
   screenReaderMode: true,
   allowProposedApi: false,
   linkHandler: {activate: () => {}}, // addresses in the output open nothing
-  theme: {background: color("--raised"), foreground: color("--ink"), cursor: color("--raised"), selectionBackground: color("--edge")},
+  theme: theme(),
 })
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (terminal.options.theme = theme()))
 const fit = new FitAddon()
 terminal.loadAddon(fit)
 terminal.open(byId("terminal"))
