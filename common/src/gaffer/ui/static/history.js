@@ -28,6 +28,8 @@ const WORDS = {
   "POST /drain": "drain",
   "DELETE /drain": "undrain",
   exit: "failed exit",
+  flap: "flapping",
+  start_failed: "failed start",
 }
 for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
 
@@ -100,7 +102,7 @@ function valueOf(name, value) {
 // What happened, in words.
 export function whatOf({action, route: path, details}) {
   if (path === `${JOB}/state` && details?.state in STATES) return STATES[details.state]
-  return WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action)
+  return WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action.replaceAll("_", " "))
 }
 
 export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"

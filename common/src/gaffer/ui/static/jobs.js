@@ -80,7 +80,7 @@ function Row({job, chosen, toggle}) {
     <td class="c-name" title=${job.name}><${JobLink} name=${job.name} /></td>
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
     <td class="c-reason dim" title=${inLocalTime(detail)}><${ServerText} text=${detail} /></td>
-    <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
+    <td class=${`num c-restarts${nil(job.restarts || null)}`} data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
     <td class=${`num c-uptime${nil(job.uptime)}`} data-label="up"><${Uptime} seconds=${job.uptime} /></td>
     <td class=${`num c-cpu${nil(job.cpu)}`} data-label="cpu">${percent(job.cpu)}</td>
     <td class=${`num c-memory${nil(job.memory)}`} data-label="memory">${bytes(job.memory)}</td>
