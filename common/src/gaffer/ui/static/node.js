@@ -54,7 +54,7 @@ export function NodePage() {
   const target = {name: root.host, processes: health.processes}
   const state = drain.drained ? "drained" : drain.draining ? "draining" : "in service"
   return html`<section class="page" aria-label="Node">
-    <header class="job-head"><h1>${root.host}</h1><${State} state=${state} kind=${state === "in service" ? "good" : "busy"} />
+    <header class="job-head"><h1>${root.host}</h1><${State} state=${state} kind=${{"in service": "good", draining: "busy", drained: "warn"}[state]} />
       <span class="facts"><b>${number(health.jobs)}</b> jobs<span class="sep">·</span><b>${number(health.processes)}</b> processes</span>
       <span class="grow"></span>
       ${may("control") && html`<div class="actions">
@@ -64,6 +64,7 @@ export function NodePage() {
     <ul class="remarks">
       ${error && html`<li class="warn">${explain(error)} What you see is from <${Age} at=${at} />.</li>`}
       ${state === "draining" && html`<li class="busy">Draining: ${plural(drain.processes, "process", "processes")} still running.</li>`}
+      ${state === "drained" && html`<li class="warn">Out of service: jobs wait, and lookup servers do not list the node, until it is put back.</li>`}
       ${health.state_error && html`<li class="bad">The state directory can't be written: ${health.state_error}</li>`}
       ${health.keeper?.error && html`<li class="bad">Keeper: ${health.keeper.error}</li>`}
       ${health.lookupds.filter((each) => !each.connected).map((each) => html`<li class="bad" key=${each.address}>Not connected to ${each.address}${each.error ? `: ${each.error}` : ""}. The cluster does not see this node there.</li>`)}
