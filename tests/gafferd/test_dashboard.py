@@ -73,7 +73,9 @@ def test_scale_and_restart_name_their_target_and_command(page: Page, node: Daemo
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Processes").fill("3")
     expect(dialog).to_contain_text("Starts 1 process")
-    expect(dialog).to_contain_text(f"on node {urlsplit(node.url).netloc}")
+    name = requests.get(f"{node.url}/health", timeout=10).json()["name"]
+    expect(dialog).to_contain_text(f"on node {name} at {urlsplit(node.url).netloc}")
+    assert page.title() == "shop.web · Overview · Gaffer"
     expect(dialog.locator(".command")).to_contain_text(f"gaffer scale shop web=3 --endpoint={node.url}")
     dialog.get_by_role("button", name="Scale").click()
     expect(processes).to_have_count(3)
@@ -499,6 +501,7 @@ def test_logs_of_several_jobs_are_merged_or_side_by_side(page: Page, node: Daemo
     page.get_by_role("button", name="Remove shop.merge-b").click()
     expect(lines).to_have_text(["merge-a begins"])
     page.get_by_label("Add a job").fill("shop.merge-c")
+    page.keyboard.press("Enter")
     expect(lines.filter(has_text="other")).to_have_count(1)
     page.get_by_label("Show only lines with").fill("OTHER")
     expect(lines).to_have_text(["other"])

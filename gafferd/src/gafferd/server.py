@@ -213,6 +213,7 @@ class Server:
             webhooks=webhooks.status,
             keeper=lambda: keeper.state if keeper is not None else None,
             lost_history=lambda: history.lost,
+            node_name=name,
             history=history,
             usage=usage,
             socket_gid=next(iter(self.settings.socket_group or ()), None),

@@ -1,6 +1,6 @@
 // The jobs of the node.
 import {ACTIONS} from "./actions.js"
-import {may, root} from "./api.js"
+import {may, whereabouts} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, endingWithReason, inLocalTime, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
@@ -43,7 +43,7 @@ export function JobsPage() {
   }
 
   return html`<section class="page" aria-label="Jobs">
-    <h1 class="hidden">Jobs of ${root.host}</h1>
+    <h1 class="hidden">Jobs of ${whereabouts()}</h1>
     <div class="toolbar">
       <input id="search" type="search" placeholder="Search jobs  ( / )" aria-label="Search jobs" value=${params.q}
         onInput=${(event) => setQuery({q: event.target.value, limit: null})} />

@@ -47,15 +47,20 @@ function AddJob({jobs}) {
     }, (problem) => abort.signal.aborted || setError(problem))
     return () => abort.abort()
   }, [typed])
-  function add(event) {
-    const name = event.target.value.trim()
-    setTyped(name)
-    if (!names.includes(name)) return
-    event.target.value = ""
+  function add(name) {
     setTyped("")
     setQuery({job: [...new Set([...jobs, name])].join(","), line: null})
   }
-  return html`<input class="add-job" list="job-names" placeholder="Add a job…" aria-label="Add a job" onInput=${add} />
+  function onInput({target, inputType}) {
+    const chosen = !inputType || inputType === "insertReplacementText" // of the list, not typed
+    if (chosen && target.value.includes(".")) add(target.value.trim())
+    else setTyped(target.value)
+  }
+  function onKeyDown({key}) {
+    const name = typed.trim()
+    if (key === "Enter" && name.includes(".")) add(name)
+  }
+  return html`<input class="add-job" list="job-names" placeholder="Add a job…" aria-label="Add a job" value=${typed} onInput=${onInput} onKeyDown=${onKeyDown} />
     <datalist id="job-names">${names.filter((name) => !jobs.includes(name)).map((name) => html`<option key=${name} value=${name} />`)}</datalist>
     ${error && html`<${Problem} error=${error} />`}`
 }

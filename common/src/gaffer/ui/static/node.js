@@ -51,10 +51,11 @@ export function NodePage() {
   useInterval(refresh, EVERY)
   const {health, drain, at, error} = found
   if (health === null) return html`<section class="page">${error ? html`<${Problem} error=${error} />` : html`<${Empty}>Loading…<//>`}</section>`
-  const target = {name: root.host, processes: health.processes}
+  const name = health.name ?? root.host
+  const target = {name, processes: health.processes}
   const state = drain.drained ? "drained" : drain.draining ? "draining" : "in service"
   return html`<section class="page" aria-label="Node">
-    <header class="job-head"><h1>${root.host}</h1><${State} state=${state} kind=${{"in service": "good", draining: "busy", drained: "warn"}[state]} />
+    <header class="job-head"><h1>${name}</h1><${State} state=${state} kind=${{"in service": "good", draining: "busy", drained: "warn"}[state]} />
       <span class="facts"><b>${number(health.jobs)}</b> jobs<span class="sep">·</span><b>${number(health.processes)}</b> processes</span>
       <span class="grow"></span>
       ${may("control") && html`<div class="actions">
@@ -71,6 +72,7 @@ export function NodePage() {
     </ul>
     <div class="overview">
       <section class="block"><h2>gafferd</h2><dl class="facts-list">
+        <dt>address</dt><dd>${root.host}</dd>
         <dt>version</dt><dd>${health.version}</dd>
         <dt>pid</dt><dd>${health.pid}</dd>
         <dt>uptime</dt><dd>${duration(health.uptime)}</dd>

@@ -1,5 +1,5 @@
 // The input and output of one process. Its input is a pipe, not a terminal: lines are edited here and sent whole.
-import {ApiError, allowance, explain, get, isGuest, loadAllowance, root, token} from "./api.js"
+import {allowance, ApiError, explain, get, isGuest, loadAllowance, root, setNodeName, token, whereabouts} from "./api.js"
 import {Terminal} from "./vendor/xterm.js"
 import {FitAddon} from "./vendor/xterm-fit.js"
 
@@ -112,8 +112,9 @@ async function begin() {
   try {
     await loadAllowance()
     const {scopes} = allowance.value
-    const process = await get(`/processes/${pid}`)
-    byId("where").textContent = `process ${pid} of ${process.name} on node ${root.host}`
+    const [process, health] = await Promise.all([get(`/processes/${pid}`), get("/health")])
+    setNodeName(health.name ?? null)
+    byId("where").textContent = `process ${pid} of ${process.name} on node ${whereabouts()}`
     document.title = `${process.name} ${pid} · Terminal · Gaffer`
     if (isGuest()) return show("refused", "This tab has not logged in: open the terminal from the page of the job")
     if (!scopes.includes("control")) return show("refused", "Your key may not write to processes (scope control)")
