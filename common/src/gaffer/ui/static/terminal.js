@@ -114,7 +114,7 @@ async function begin() {
     const {scopes} = allowance.value
     const [process, health] = await Promise.all([get(`/processes/${pid}`), get("/health")])
     setNodeName(health.name ?? null)
-    byId("where").textContent = `process ${pid} of ${process.name} on node ${whereabouts()}`
+    byId("where").textContent = byId("where").title = `process ${pid} of ${process.name} on node ${whereabouts()}`
     document.title = `${process.name} ${pid} · Terminal · Gaffer`
     if (isGuest()) return show("refused", "This tab has not logged in: open the terminal from the page of the job")
     if (!scopes.includes("control")) return show("refused", "Your key may not write to processes (scope control)")
