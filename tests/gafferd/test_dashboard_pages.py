@@ -107,6 +107,18 @@ def test_the_login(page: Page, tmp_path: Path) -> None:
         check_look(page, "login")
 
 
+def test_a_phone_shows_which_node_it_is_and_lets_jobs_be_selected(page: Page, node: Daemon) -> None:
+    page.goto(f"{node.url}/ui/#/?sort=name")
+    page.set_viewport_size({"width": 360, "height": 700})
+    name = requests.get(f"{node.url}/health", timeout=10).json()["name"]
+    expect(page.locator(".where", has_text=name)).to_be_visible()
+    first = page.locator("tbody tr").first
+    place = first.bounding_box()
+    first.get_by_role("checkbox").check()
+    expect(page.get_by_text("1 job selected")).to_be_visible()
+    assert first.bounding_box() == place
+
+
 def test_axe_finds_what_the_eye_does_not(page: Page, node: Daemon) -> None:
     page.goto(f"{node.url}/ui/")
     page.emulate_media(color_scheme="light")
