@@ -2,7 +2,7 @@
 import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {clock, date, duration, ending, inLocalTime} from "./format.js"
+import {clock, date, duration, endingWithReason, inLocalTime} from "./format.js"
 import {html, useEffect, useState, useValue} from "./lib.js"
 import {Empty, JobLink, kindOf, Problem, ServerText, Time} from "./parts.js"
 import {route, setQuery} from "./route.js"
@@ -11,6 +11,7 @@ const LIMIT = 100
 const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "limit_exceeded"]
 
 const JOB = "/jobs/{sid}/{job}"
+const STATES = {0: "stop", 1: "start"} // of a call to change the state of a job
 // Calls in the words of the command line.
 const WORDS = {
   "POST /jobs/{sid}": "load",
@@ -27,13 +28,15 @@ const WORDS = {
   "POST /drain": "drain",
   "DELETE /drain": "undrain",
   exit: "failed exit",
+  flap: "flapping",
+  start_failed: "failed start",
 }
 for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
 
 export function HistoryPage() {
   const {query} = useValue(route)
   return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
-      <input id="search" type="search" placeholder="Job or session, such as shop.web  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
+      <input id="search" type="search" placeholder="Job or session  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
     </div><${HistoryList} job=${query.get("job")} named /></section>`
 }
 
@@ -86,21 +89,31 @@ export function HistoryList({job = null, named = false}) {
 
 function merge(first, second) {
   const known = new Set(first.map((entry) => entry.id))
-  return [...first, ...second.filter((entry) => !known.has(entry.id))]
+  return [...first, ...second.filter((entry) => !known.has(entry.id))].sort((a, b) => b.at - a.at)
+}
+
+const TIMES = ["at", "until", "next_run", "since"] // seconds since 1970
+
+function valueOf(name, value) {
+  if (TIMES.includes(name) && typeof value === "number") return new Date(value * 1000).toISOString()
+  return typeof value === "object" ? JSON.stringify(value) : value
 }
 
 // What happened, in words.
-export const whatOf = ({action, route: path}) => WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action)
+export function whatOf({action, route: path, details}) {
+  if (path === `${JOB}/state` && details?.state in STATES) return STATES[details.state]
+  return WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action.replaceAll("_", " "))
+}
 
 export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"
 
 // The details of an entry as text.
 export function detailsOf({action, details}) {
   if (action === "exit" && "exit_code" in details) {
-    const reason = ["exited", "signaled"].includes(details.reason) ? "" : `, ${details.reason}`
-    return `${ending(details)}${reason} after ${duration(details.uptime)}`
+    return `${endingWithReason(details)} after ${duration(details.uptime)}`
   }
-  return plainText(Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", "))
+  const shown = Object.entries(details).filter(([name]) => !(name === "state" && details.state in STATES))
+  return plainText(shown.map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${valueOf(name, value)}`)).join(", "))
 }
 
 function Entry({entry, named}) {

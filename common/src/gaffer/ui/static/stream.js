@@ -3,8 +3,10 @@
 import {ApiError, send} from "./api.js"
 import {signal} from "./lib.js"
 
+export const NO_STREAM = {state: "none", since: null, error: null}
+
 // The state of the stream that keeps the page up to date.
-export const connection = signal({state: "connecting", since: null, error: null})
+export const connection = signal(NO_STREAM)
 
 const SILENCE = 15_000 // ms without a byte, heartbeats included: the connection is lost
 export const HEARTBEAT = 5 // seconds
