@@ -51,6 +51,7 @@ async def test_nodes_with_their_numbers(served: ServedLookup) -> None:
     assert item == {
         "key": "id1",
         **node.info,
+        "lookupds": None,
         "jobs": 3,
         "not_ready": 2,
         "processes": 3,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-from gaffer.schemas.history import Outcome
+from gaffer.schemas.history import Outcome, describe
 from gaffer.schemas.lookup import ClusterEntry, Message, NodeInfo, NodeMessage
 from gaffer.schemas.messages import ReportedEvent
 from gaffer.streams.rings import Log
@@ -57,6 +57,7 @@ class History(Log[ClusterEntry]):
                     "at": event.at,
                     "kind": event.kind,
                     "action": event.action,
+                    "what": describe(event.kind, event.action, event.route),
                     "route": event.route,
                     "outcome": event.outcome,
                     "caller": event.caller,
@@ -109,6 +110,7 @@ class History(Log[ClusterEntry]):
                 "at": round(time.time(), 3),
                 "kind": "node",
                 "action": action,
+                "what": action,
                 "route": None,
                 "outcome": outcome,
                 "caller": None,
@@ -139,5 +141,5 @@ def matches(entry: ClusterEntry, *, text: str = "", node: str = "", job: str = "
 
 
 def _text_of(entry: ClusterEntry) -> str:
-    shown = (entry["node"], entry["job"], entry["action"], entry["outcome"], entry["error"], *entry["details"].values())
+    shown = (entry["node"], entry["job"], entry["what"], entry["outcome"], entry["error"], *entry["details"].values())
     return "\n".join(str(each) for each in shown if each is not None).lower()

@@ -2,7 +2,7 @@
 import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {clock, date, moment, number, plural} from "./format.js"
-import {detailsOf, isBad, whatOf} from "./history.js"
+import {detailsOf, isBad} from "./history.js"
 import {html, useEffect, useMemo, useState, useValue} from "./lib.js"
 import {Age, Empty, Problem} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
@@ -139,16 +139,13 @@ function Group({group, open, toggle}) {
   return html`<li class=${isBad(newest) ? "bad" : ""}><div class="row">
       ${several ? html`<button class="opener" aria-expanded=${open} aria-label=${`${open ? "Hide" : "Show"} ${group.entries.length} entries`} onClick=${() => toggle(group.key)}>${open ? "▾" : "▸"}</button>` : html`<span class="opener" aria-hidden="true"></span>`}
       <time>${clock(newest.at)}</time>
-      <span class="what">${nodeWord(newest)}</span>
+      <span class="what">${plainText(newest.what)}</span>
       ${group.count > 1 && html`<span class="count-tag">${number(group.count)} times${several ? `, since ${moment(group.entries.at(-1).at)}` : ""}</span>`}
       <${Subject} entry=${newest} nodes=${nodes} />
       <${Facts} entry=${summary(group.entries)} /></div>
     ${several && open && html`<ol>${group.entries.map((entry) => html`<li key=${entry.id} class="row"><time>${moment(entry.at)}</time>${entry.count > 1 && html`<span class="count-tag">${number(entry.count)} times</span>`}<${Subject} entry=${entry} nodes=${entry.node === null ? [] : [entry]} /><${Facts} entry=${entry} /></li>`)}</ol>`}
   </li>`
 }
-
-// What happened; to a node as a whole, in other words than to a job.
-const nodeWord = (entry) => (entry.kind === "node" && ["start", "stop"].includes(entry.action) ? `node ${entry.action === "start" ? "started" : "stopped"}` : plainText(whatOf(entry)))
 
 const NodeLink = ({entry: {node, node_id: id}}) => (id ? html`<a href=${href([], {}, id)}>${plainText(node)}</a>` : plainText(node))
 

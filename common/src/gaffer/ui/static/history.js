@@ -10,26 +10,6 @@ import {route, setQuery} from "./route.js"
 const LIMIT = 100
 const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "limit_exceeded"]
 
-const JOB = "/jobs/{sid}/{job}"
-// Calls in the words of the command line.
-const WORDS = {
-  "POST /jobs/{sid}": "load",
-  [`PUT ${JOB}`]: "update",
-  [`DELETE ${JOB}`]: "unload",
-  [`POST ${JOB}/state`]: "start or stop",
-  [`POST ${JOB}/numprocesses`]: "scale",
-  [`POST ${JOB}/signal`]: "signal",
-  [`POST ${JOB}/commit`]: "commit",
-  "DELETE /{pid:digits}": "stop a process",
-  "POST /{pid:digits}/signal": "signal a process",
-  "POST /auth/session": "log in",
-  "DELETE /auth/session": "log out",
-  "POST /drain": "drain",
-  "DELETE /drain": "undrain",
-  exit: "failed exit",
-}
-for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
-
 export function HistoryPage() {
   const {query} = useValue(route)
   return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
@@ -89,9 +69,6 @@ function merge(first, second) {
   return [...first, ...second.filter((entry) => !known.has(entry.id))]
 }
 
-// What happened, in words.
-export const whatOf = ({action, route: path}) => WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action)
-
 export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"
 
 // The details of an entry as text.
@@ -106,11 +83,10 @@ export function detailsOf({action, details}) {
 function Entry({entry, named}) {
   const {kind, action, route: path, outcome, caller, address} = entry
   const bad = isBad(entry)
-  const what = whatOf(entry)
   const text = detailsOf(entry)
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
     <time>${clock(entry.at)}</time>
-    <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>
+    <span class="what" title=${path ? `${action} ${path}` : null}>${entry.what}</span>
     ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
     ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
     ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}

@@ -63,7 +63,7 @@ function LogTools({job, query, streams, slots, chosen, split}) {
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
       ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    <${Download} path=${`${jobPath(job.name)}/logs`} query=${download} name=${`${job.name}.log`} command=${`gaffer logs ${job.name} --endpoint=${root.origin}`} />
+    <${Download} path=${`${jobPath(job.name)}/logs`} query=${download} name=${`${job.name}.log`} command=${`gaffer logs ${job.name} --tail=all --plain${streams.length === 1 ? ` --stream=${streams[0]}` : ""} --endpoint=${root.origin} > ${job.name}.log`} />
   </div>`
 }
 
