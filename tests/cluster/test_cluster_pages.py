@@ -79,8 +79,10 @@ def test_a_lookupd_that_one_node_names_is_asked_only_on_demand(page: Page) -> No
         nodes = [stack.enter_context(peer(first.url)) for _ in range(3)]
         for number, node in enumerate(nodes):
             node.identify(f"node-{number}", id=str(number) * 32, incarnation=1)
-            node.ask("REPORT", lookupds=links)
-        nodes[0].ask("REPORT", lookupds=[{"address": second.url, "connected": False, "since": 1, "error": HOSTILE}])
+            node.ask("REPORT", now=100, lookupds=links)
+        nodes[0].ask(
+            "REPORT", now=100, lookupds=[{"address": second.url, "connected": False, "since": 1, "error": HOSTILE}]
+        )
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{first.url}/ui/#/lookupds")
@@ -151,13 +153,33 @@ def test_new_events_do_not_move_lines_under_the_pointer(page: Page) -> None:
         line = page.locator(".groups > li:not(.day)")
         expect(line).to_contain_text("joined")
         line.hover()
-        event = {"at": 2e9, "kind": "job", "action": "flap", "outcome": "failed", "job": "shop.web", "details": {}}
-        node.ask("REPORT", events=[event], first=0)
+        event = {"at": 100, "kind": "job", "action": "flap", "outcome": "failed", "job": "shop.web", "details": {}}
+        node.ask("REPORT", now=100, events=[event], first=0)
         expect(page.get_by_role("button", name="1 new line — show")).to_be_visible()
         expect(line).to_have_count(1)
         page.get_by_role("searchbox").hover()
         expect(line).to_have_count(2)
         expect(line.first).to_contain_text("flap")
+
+
+def test_nodes_with_hostile_names_break_no_page(page: Page) -> None:
+    reason = {"at": 100, "kind": "job", "action": HOSTILE, "outcome": "failed", "job": "s.x", "caller": HOSTILE}
+    links = [{"address": f"http://{'h' * 60}.example", "connected": False, "since": 1, "error": HOSTILE * 9}]
+    with lookupd() as registry, peer(registry.url) as node:
+        labels = {f"{HOSTILE}{number}": "L" * 900 for number in range(30)}
+        identity = {"origin": "http://10.0.0.1:5000", "id": "1" * 32, "incarnation": 1, "version": "V" * 500}
+        assert node.identify(HOSTILE + "N" * 200, **identity, labels=labels)["ok"]
+        node.ask("SNAPSHOT", seq=1, jobs={f"{'s' * 90}.{'j' * 90}": [{"pid": 1, "state": "ready"}]})
+        node.ask("REPORT", now=100, lookupds=links, events=[{**reason, "details": {"reason": HOSTILE + "R" * 400}}])
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            for path, place in (("", "table"), ("jobs", "table"), ("events", ".timeline"), ("lookupds", ".block")):
+                page.goto(f"{registry.url}/ui/#/{path}")
+                expect(page.locator(place).first).to_contain_text("NNN")
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
+                assert page.locator("main img").count() == 0
+                assert not {"\u202e", "\x1b"} & {*page.locator("body").inner_text()}, path
+        assert page.evaluate("window.hacked") is None
 
 
 WATCH = """

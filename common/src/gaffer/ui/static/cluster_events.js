@@ -127,7 +127,7 @@ export function ClusterEventsPage() {
 // What the entries of a line have in common; of jobs, else what the newest says.
 function summary(entries) {
   const [newest] = entries
-  const details = new Set(entries.map(detailsOf)).size === 1 ? detailsOf(newest) : newest.job ? `last: ${detailsOf(newest)}` : ""
+  const details = new Set(entries.map(detailsOf)).size === 1 ? detailsOf(newest) : newest.job && detailsOf(newest) ? `last: ${detailsOf(newest)}` : ""
   const caller = entries.every((entry) => entry.caller === newest.caller) ? newest.caller : null
   return {...newest, caller, text: details}
 }
