@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-pytest_plugins = ("pytester", "support.leaks", "support.needs")
+pytest_plugins = ("pytester", "support.browser", "support.leaks", "support.needs")
 
 # A verdict must depend on the code alone; `--hypothesis-profile=search` is the run that looks for new examples.
 settings.register_profile("default", deadline=None, derandomize=bool(os.environ.get("GAFFER_TEST_STRICT")))

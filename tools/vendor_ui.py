@@ -1,4 +1,4 @@
-"""Put the libraries of the dashboard into the package: `tools/vendor_ui.py`; needs npm.
+"""Put the libraries of the dashboard and its tests in their places: `tools/vendor_ui.py`; needs npm.
 
 `tools/vendor/package.json` names their releases, `package-lock.json` pins them by hash, and `npm ci` checks the hashes.
 Browsers do not know bare imports (`from "preact"`), which are made relative here. The result is committed: neither
@@ -12,12 +12,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "tools" / "vendor"
 VENDOR = ROOT / "common" / "src" / "gaffer" / "ui" / "static" / "vendor"
+TESTS = ROOT / "tests" / "support" / "vendor"  # never served
 MANIFEST = "manifest.json"
 
 FILES = {
@@ -31,6 +34,7 @@ FILES = {
     "xterm.css": ("@xterm/xterm", "css/xterm.css"),
     "xterm-fit.js": ("@xterm/addon-fit", "lib/addon-fit.mjs"),
 }
+TEST_FILES = {"axe.js": ("axe-core", "axe.min.js")}  # run in a page as they are
 IMPORTS = {"preact": "./preact.js"}
 SUFFIX = {"uplot.js": "\nexport default uPlot;\n"}  # its small build is a script that sets one variable
 
@@ -53,34 +57,41 @@ def _relative(match: re.Match[str]) -> str:
     return f'{match[1]}"{IMPORTS[module]}"'
 
 
+def write(folder: Path, files: Mapping[str, tuple[str, str]], modules: Path, locked: Mapping[str, Any]) -> None:
+    """Write `files` of the installed `modules`, their licenses, and the manifest with their hashes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    written = {name: (modules / package / path).read_text() for name, (package, path) in files.items()}
+    if folder == VENDOR:
+        written = {name: convert(name, text) for name, text in written.items()}
+    packages = sorted({package for package, _ in files.values()})
+    for package in packages:
+        name = f"LICENSE.{package.replace('/', '-').removeprefix('@')}.txt"
+        written[name] = (modules / package / "LICENSE").read_text()
+    for name, text in written.items():
+        (folder / name).write_text(text)
+    entries = {package: locked[f"node_modules/{package}"] for package in packages}
+    manifest = {
+        "packages": {
+            package: {"version": entry["version"], "integrity": entry["integrity"]}
+            for package, entry in entries.items()
+        },
+        "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(written.items())},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    print(f"{len(written)} files in {os.path.relpath(folder)}")
+
+
 def main() -> None:
-    """Write the files, their licenses, and the manifest with their hashes."""
+    """Install the releases of the lock file, and write the files of both folders."""
     with TemporaryDirectory() as folder:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(LOCK / name, folder)
         subprocess.run(("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"), cwd=folder, check=True)
-        modules = Path(folder, "node_modules")
-        shutil.rmtree(VENDOR, ignore_errors=True)
-        VENDOR.mkdir(parents=True)
-        written: dict[str, str] = {}
-        for name, (package, path) in FILES.items():
-            written[name] = convert(name, (modules / package / path).read_text())
-        for package in {package for package, _ in FILES.values()}:
-            name = f"LICENSE.{package.replace('/', '-').removeprefix('@')}.txt"
-            written[name] = (modules / package / "LICENSE").read_text()
-        for name, text in written.items():
-            (VENDOR / name).write_text(text)
         locked = json.loads((LOCK / "package-lock.json").read_text())["packages"]
-        manifest = {
-            "packages": {
-                path.removeprefix("node_modules/"): {"version": entry["version"], "integrity": entry["integrity"]}
-                for path, entry in sorted(locked.items())
-                if path
-            },
-            "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in sorted(written.items())},
-        }
-        (VENDOR / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    print(f"{len(written)} files in {os.path.relpath(VENDOR)}")
+        modules = Path(folder, "node_modules")
+        write(VENDOR, FILES, modules, locked)
+        write(TESTS, TEST_FILES, modules, locked)
 
 
 if __name__ == "__main__":

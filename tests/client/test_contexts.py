@@ -78,6 +78,7 @@ def test_each_setting_has_one_source(gaffer: Commands, folder: Path, monkeypatch
     [
         (["set", "x", "endpont=y"], "unknown setting 'endpont'", "did you mean 'endpoint'?"),
         (["set", "x", "insecure=maybe"], "insecure: expected true or false, got 'maybe'", None),
+        (["set", "x", "endpoint=a\nb"], "endpoint: 'a\\nb' has control characters", "give a line of text"),
         (["set", "x"], "no settings given", "give KEY=VALUE, or remove the context"),
         (["usee", "x"], "unknown action 'usee'", "did you mean 'use'?"),
         (["show"], "no context given", "name one: gaffer context show NAME"),
@@ -93,6 +94,20 @@ def test_an_unknown_context_comes_with_the_one_that_was_perhaps_meant(gaffer: Co
     gaffer("context", "set", "prod", "endpoint=http://127.0.0.1:1")
     ran = gaffer("apps", "--context=prdo")
     assert (ran.status, ran.err.splitlines()[1]) == (2, "  did you mean 'prod'?")
+
+
+def test_contexts_that_another_program_has_broken(gaffer: Commands, folder: Path) -> None:
+    gaffer("context", "set", "current", "endpoint=http://127.0.0.1:1", "lookupd=http://127.0.0.1:2")
+    file = folder / "contexts.ini"
+    file.write_text(f"{file.read_text()}[context prod]\nendpoint\nlookup = 1\n")
+    for words in (("apps",), ("context",), ("config", "show")):
+        ran = gaffer(*words)
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.splitlines() == [
+            f"gaffer: {file}:5: [context prod] expected key = value, got 'endpoint'",
+            f"gaffer: {file}:6: [context prod] unknown key 'lookup'",
+            "  did you mean 'lookupd'?",
+        ]
 
 
 def test_a_node_is_chosen_by_its_name(

@@ -135,7 +135,7 @@ def test_several_jobs(gaffer: Commands, server: Server, web: Job) -> None:
     [
         (["disable", "shop.web"], "no reason given\n  use --reason to explain it"),
         (["disable", "--reason=x"], "missing or unexpected argument"),
-        (["disable", "shop.web", "--reason="], "--reason: '' is not a reason"),
+        (["disable", "shop.web", "--reason="], "--reason: the value is empty"),
         (["disable", "shop.web", "--reason=a\nb"], "give a line of 1 to 1000 characters"),
         (["disable", "shop.web", "--reason=x", "--for=soon"], "--for: expected a number of seconds"),
         (["disable", "shop.web", "--reason=x", "--for=0"], "--for: expected a number of seconds, more than 0"),

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from gaffer_client.spreading import spread
 from gaffer_client.transport import Transport
 from support.client import Commands, answering_server
 from support.console import Terminal
-from support.daemons import Daemon, command_path, gafferd, lookupd
+from support.daemons import Daemon, clean_env, command_path, gafferd, lookupd
 from support.following import following
 from support.poll import eventually
 
@@ -162,7 +163,12 @@ def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -
     assert (ran.status, ran.out) == (4, "")
     assert "'node2'" in ran.err
     assert gaffer("scale", "shop.web=5", "--label", "zone").status == 2
-    assert gaffer("--cluster", "exits", "shop.web").status == 2
+    ran = gaffer("--cluster", "recv", "shop.web")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.splitlines() == [
+        "gaffer: `gaffer recv` does not act on several nodes",
+        "  use --endpoint to choose one node, by its URL or name; `gaffer logs --follow` shows the output of several",
+    ]
     assert numbers(web) == [2, 4, 3]
     ran = gaffer("scale", "shop.db=5", "--node", "node1", "--node", "node2")
     assert (ran.status, ran.out) == (4, "")
@@ -218,6 +224,20 @@ def test_a_node_that_hangs_is_not_awaited_longer_than_told(gaffer: Commands, web
         assert gaffer("scale", "shop.web=2", "--cluster", "--timeout", wrong).status == 2
 
 
+def test_a_timeout_bounds_commands_that_may_wait_as_well(gaffer: Commands, web: Cluster) -> None:
+    with web.silent("node1"):
+        started = time.monotonic()
+        for words in (["start"], ["restart", "--yes"]):
+            ran = gaffer(*words, "shop.web", "--node", "node1", "--node", "node2", "--timeout", "1")
+            assert (ran.status, ran.out.partition(": ")[0], ran.out.count("\n")) == (5, "node2", 1)
+            assert ran.err.startswith("gaffer: node1: can't reach")
+            assert "no response within 1 s" in ran.err
+        ran = gaffer("restart", "shop.web", "--wait", "-g", web.nodes["node1"].url, "--timeout", "1")
+        assert ran.status == 3
+        assert "no response within 1 s" in ran.err
+        assert time.monotonic() - started < 25  # an answer takes up to 30 s otherwise
+
+
 def test_no_lookup_to_choose_nodes_from(gaffer: Commands, closed: str) -> None:
     ran = gaffer("ps", "--cluster", "-L", closed)
     assert (ran.status, ran.out) == (3, "")
@@ -242,7 +262,6 @@ def test_what_is_destructive_is_confirmed(gaffer: Commands, web: Cluster, tmp_pa
     assert gaffer("restart", "shop.web", "--node", "node1").status == 0  # one node
     ran = gaffer("unload", "shop", "--cluster", "--dry-run")
     assert ran.out.splitlines() == [f"{name}: shop.web: would unload" for name in NAMES]
-    assert gaffer("unload", "shop", "--dry-run").status == 2  # one node, which does not heed it
     for answer, left in (("n", 3), ("", 3), ("y", 0)):
         words = [command_path("gaffer"), "unload", "shop", "--cluster"]
         terminal = Terminal(*words, cwd=tmp_path, GAFFER_LOOKUPD=web.registry.url)
@@ -254,6 +273,65 @@ def test_what_is_destructive_is_confirmed(gaffer: Commands, web: Cluster, tmp_pa
         finally:
             terminal.close()
     assert numbers_left(web) == []
+
+
+def test_commands_for_one_node_say_what_they_would_do(gaffer: Commands, web: Cluster) -> None:
+    url = web.nodes["node1"].url
+    changes = {"numprocesses": 2, "action": {"hello": "echo hello"}, "redirect_input": True}
+    with web.server("node1") as server:
+        server.update({"name": "web", "cmd": "sleep 1000", "ready": "exec:true", **changes}, "shop")
+        eventually(lambda: len(server.get_job("shop.web").pids) == 2)
+        before = server.get_job("shop.web").pids
+    for line, what in {
+        "scale shop.web+1": "shop.web: would scale +1",
+        "start shop.web": "shop.web: would start",
+        "stop shop.*": "shop.web: would stop",
+        "kill shop.web HUP": "shop.web: would kill with HUP",
+        "kill shop.web.2 KILL": "shop.web.2: would kill with KILL",
+        f"stop {before[0]}": f"{before[0]}: would stop",
+        "restart shop.web --rolling": "shop.web: would restart --rolling",
+        "reload shop.web": "shop.web: would reload",
+        "rollback shop.web": "shop.web: would rollback",
+        "disable shop.web --reason=x": "shop.web: would disable",
+        "enable shop.web": "shop.web: would enable",
+        "commit shop.web": "shop.web: would commit",
+        "exec shop.web hello": "shop.web: would exec hello",
+        "send shop.web.1 hi": "shop.web.1: would send",
+        "unload shop": "shop.web: would unload",
+        "drain": "would drain, which stops 2 processes",
+        "undrain": "would undrain, which changes nothing",
+        "upgrade": "would upgrade from ",
+        "key:create --scope=read": "would create a key with the scopes read",
+    }.items():
+        ran = gaffer(*line.split(), "--dry-run", "-g", url)
+        assert (ran.status, ran.err) == (0, ""), line
+        assert ran.out.startswith(f"{url}: {what}"), line
+        assert ran.out.count("\n") == 1
+    ran = gaffer("stop", "shop.web", "--dry-run", "--json", "-g", "node1")
+    assert json.loads(ran.out) == {"node": "node1", "origin": url, "job": "shop.web", "would": "stop"}
+    for line in ("stop shop.wep", "stop other.*", "kill shop.web.7 KILL", "stop 987654", "key:revoke abc"):
+        ran = gaffer(*line.split(), "--dry-run", "-g", url)
+        assert (ran.status, ran.out) == (4, ""), line
+    assert gaffer("attach", "shop.web.1", "--dry-run", "-g", url).status == 2
+    with web.server("node1") as server:
+        assert server.get_job("shop.web").pids == before
+        assert server.keys() == []
+        assert not server.drained()["draining"]
+
+
+def test_a_plan_of_an_application_for_one_node(
+    gaffer: Commands, web: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Procfile").write_text("web: sleep 1000\nworker: sleep 1000\n")
+    monkeypatch.chdir(tmp_path)
+    ran = gaffer("load", "store", "-c", "web=3", "--dry-run", "-g", "node1")
+    assert (ran.status, ran.out.splitlines()) == (0, ["NODE   web  worker", "node1  3    1"])
+    assert gaffer("apps", "-g", "node1").out == "shop\n"
+    ran = gaffer("load", "shop", "--dry-run", "-g", "node1")
+    assert (ran.status, ran.out) == (1, "")
+    assert "shop.web is already loaded" in ran.err
+    ran = gaffer("start", "-c", "web=2", "-p", "9000", "--dry-run")
+    assert ran.out == "web: would start 2 processes at port 9000\nworker: would start 1 process at port 9100\n"
 
 
 def numbers_left(cluster: Cluster) -> list[str]:
@@ -377,6 +455,86 @@ def test_a_node_that_can_not_load_is_reported(
         assert ran.status == 5
         assert "node3: can't reach" in ran.err
         assert numbers(cluster, names=NAMES[:2]) == [1, 1]
+
+
+def test_a_job_is_run_once_and_gets_a_line_on_chosen_nodes(gaffer: Commands, cluster: Cluster) -> None:
+    for name in NAMES:
+        with cluster.server(name) as server:
+            job = {"name": "echo", "cmd": "cat", "redirect_input": True, "redirect_output": ["out"]}
+            server.load({**job, "numprocesses": 2 if name == "node3" else 1}, "shop")
+    eventually(lambda: gaffer("lookup:job", "shop.echo").out.count("alive") == 3)
+    ran = gaffer("send", "shop.echo.1", "hello", "--node", "node1", "--node", "node2")
+    assert (ran.status, ran.err) == (0, "")
+    assert [line.partition(" to ")[0] for line in lines(ran.out)] == [f"{name}: shop.echo: sent" for name in NAMES[:2]]
+    shown = [f"{name} shop.echo.1 | hello" for name in NAMES[:2]]
+    eventually(lambda: lines(gaffer("logs", "shop.echo", "--cluster").out) == shown)
+    ran = gaffer("send", "shop.echo", "hello", "--cluster")  # node3 has two
+    assert (ran.status, len(lines(ran.out))) == (5, 2)
+    assert "name one of them: echo.1, echo.2" in ran.err
+    assert gaffer("send", "shop.echo.2", "hello", "--cluster").status == 5
+    assert gaffer("send", "12", "hello", "--cluster").status == 2
+    assert gaffer("send", "shop.echo", "-", "--cluster").status == 2
+    ran = gaffer("commit", "shop.echo", "--label", "zone=b", "--json")
+    documents = [json.loads(line) for line in ran.out.splitlines()]
+    assert sorted((each["node"], each["ok"]) for each in documents) == [("node2", True), ("node3", True)]
+    with cluster.server("node2") as server:
+        assert server.get_job("shop.echo").info()["running_out"] == 1
+
+
+def test_an_action_runs_on_all_nodes(gaffer: Commands, cluster: Cluster) -> None:
+    for name in NAMES:
+        status = 3 if name == "node2" else 0
+        command = f"sh -c 'echo one; printf \"\\033[31mtwo\"; exit {status}'"
+        with cluster.server(name) as server:
+            server.load({"name": "web", "cmd": "sleep 1000", "action": {"check": command}}, "shop")
+    eventually(lambda: gaffer("lookup:job", "shop.web").out.count("alive") == 3)
+    ran = gaffer("exec", "shop.web", "check", "--cluster")
+    assert ran.status == 5
+    shown = [line for name in NAMES for line in (f"{name} | one", f"{name} | \N{REPLACEMENT CHARACTER}[31mtwo")]
+    assert [line for line in lines(ran.out) if "|" in line] == shown
+    assert [line.partition(" in ")[0] for line in lines(ran.out) if "|" not in line] == [
+        f"{name}: shop.web: check done" for name in ("node1", "node3")
+    ]
+    assert ran.err == "gaffer: node2: shop.web: action check ended with exit code 3\n"
+    ran = gaffer("exec", "shop.web", "check", "--cluster", "--json")
+    found = {document["node"]: document for document in map(json.loads, ran.out.splitlines())}
+    assert [(found[name]["ok"], found[name]["exit_code"]) for name in NAMES] == [(True, 0), (False, 3), (True, 0)]
+    assert all(found[name]["output"] == "one\n\x1b[31mtwo" for name in NAMES)
+    ran = gaffer("exec", "shop.web", "--node", "node2")
+    assert [line.split()[:3] for line in ran.out.splitlines()[1:]] == [["node2", "shop.web", "check"]]
+    assert gaffer("exec", "shop.web", "chekc", "--cluster").status == 4
+    head = ["sh", "-c", f"{command_path('gaffer')} exec shop.web check --cluster -L {cluster.registry.url} | head -1"]
+    cut = subprocess.run(head, env=clean_env(), capture_output=True, text=True, timeout=50, check=False)
+    assert (cut.stdout.count("\n"), cut.stderr) == (1, "")
+
+
+def test_exits_and_history_of_all_nodes_are_merged_by_time(gaffer: Commands, cluster: Cluster) -> None:
+    for name in ("node2", "node1", "node3"):
+        with cluster.server(name) as server:
+            job = {"name": "once", "cmd": "sh -c 'echo bye; exit 3'", "kind": "once", "restart": "never"}
+            server.load(job, "shop")
+            eventually(server.get_job("shop.once").exits)
+    eventually(lambda: gaffer("lookup:job", "shop.once").out.count("alive") == 3)
+    order = ["node3", "node1", "node2"]
+    ran = gaffer("exits", "shop.once", "--cluster", "--verbose")
+    header, *rows = ran.out.splitlines()
+    assert (ran.status, ran.err, header.split()[:3]) == (0, "", ["WHEN", "NODE", "JOB"])
+    assert [row.split()[2:4] for row in rows[::2]] == [[name, "shop.once"] for name in order]
+    assert rows[1::2] == ["    bye"] * 3
+    assert gaffer("exits", "shop.*", "--node", "node1", "--plain").out.split("\t")[1:3] == ["node1", "shop.once"]
+    document = json.loads(gaffer("exits", "shop.once", "--cluster", "--json").out)
+    assert [[each["exit_code"] for each in node["exits"]["shop.once"]] for node in document["nodes"]] == [[3]] * 3
+    for words in (["shop.once"], ["shop.*", "--limit", "3"]):
+        ran = gaffer("history", *words, "--cluster", "--since", "2m", "--plain")
+        loads = [line.split("\t")[1] for line in ran.out.splitlines() if "POST" in line]
+        assert loads == [name for name in order if name in loads]
+        assert "shop.once" in ran.out
+    assert len(gaffer("history", "--cluster", "--limit", "4", "--plain").out.splitlines()) == 4
+    assert gaffer("exits", "shop.nope", "--cluster").status == 4
+    with cluster.silent("node2"):
+        for words in (["exits", "shop.once"], ["history", "shop.once"]):
+            ran = gaffer(*words, "--cluster", "--timeout", "0.5")
+            assert (ran.status, "node1" in ran.out, "node2: can't reach" in ran.err) == (5, True, True)
 
 
 def test_logs_of_all_nodes_are_merged_and_tell_what_becomes_of_the_nodes(gaffer: Commands, cluster: Cluster) -> None:

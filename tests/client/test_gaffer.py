@@ -529,24 +529,49 @@ def test_flag_environment_file_default(
 
 @pytest.mark.row("GF-07")
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("content", "complaints"),
     [
-        ("[client]\nendpiont = x\n", "[client] unknown key 'endpiont'"),
-        ('[node "http://a:1"]\nlookupd = x\n', "unknown key 'lookupd'"),
-        ("endpoint = x\n", "not a valid INI file"),
-        (None, "no such file"),
+        (b"[client]\nendpiont = x\n", ["2: [client] unknown key 'endpiont'", "did you mean 'endpoint'?"]),
+        (
+            b'[node "http://a:1"]\nlookupd = x\n',
+            [
+                "2: [node \"http://a:1\"] unknown key 'lookupd'",
+                "known keys: api_key_file, cacert, certfile, keyfile, insecure",
+            ],
+        ),
+        (
+            b"endpoint = x\n[client]\n\nendpoint: y\n",
+            [
+                "1: 'endpoint = x' before the first section",
+                "start with a section header such as [client]",
+                "4: [client] expected key = value, got 'endpoint: y'",
+                "write endpoint = y",
+            ],
+        ),
+        (b"[client]\ninsecure = maybe\n", ["2: [client] insecure: expected true or false, got 'maybe'"]),
+        (b"[client]\n; \xff\n", ["2: the file is not UTF-8 text", "save it as UTF-8"]),
     ],
 )
 def test_a_wrong_configuration_file(
-    gaffer: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, complaint: str
+    gaffer: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, complaints: list[str]
 ) -> None:
     file = tmp_path / "gaffer.ini"
-    if content is not None:
-        file.write_text(content)
+    file.write_bytes(content)
     monkeypatch.setenv("GAFFER_CONFIG", str(file))
     ran = gaffer("apps")
     assert ran.status == 2
-    assert complaint in ran.err
+    place = f"gaffer: {file}:"
+    assert ran.err.splitlines() == [f"{place}{line}" if line[0].isdigit() else f"  {line}" for line in complaints]
+    file.unlink()
+    ran = gaffer("apps")
+    assert (ran.status, ran.err.splitlines()) == (2, [f"gaffer: no such file: {file}", "  correct GAFFER_CONFIG"])
+
+
+def test_an_empty_value_of_an_option_is_no_default(gaffer: Commands) -> None:
+    for words, option in ((("-g", ""), "--endpoint"), (("--lookupd=",), "--lookupd"), (("--context", ""), "--context")):
+        for line in ((*words, "apps"), ("apps", *words)):
+            ran = gaffer(*line)
+            assert (ran.status, ran.err.splitlines()[0]) == (2, f"gaffer: {option}: the value is empty")
 
 
 @pytest.mark.row("GF-07")

@@ -255,6 +255,16 @@ def test_live_settings_apply_without_a_restart(change: dict[str, Any]) -> None:
     assert started(job_of()) >> ev.ConfigChanged(config_of(**change)) << ev.Publish("update")
 
 
+def test_a_job_that_is_scaled_to_0_waits_unless_a_process_runs_once() -> None:
+    job = job_of()
+    book = started(job) >> ev.Scaled(0) << ev.Publish("update") << ev.Publish("reap", 1) << terminate(1)
+    assert job.state == JobState.STOPPING
+    book = ends(book, 1)
+    assert (job.state, job.reason, job.active) == (JobState.WAITING, "scaled to 0 processes", True)
+    commit(book, 2, 1.0)
+    assert (job.state, job.reason) == (JobState.RUNNING, None)
+
+
 @pytest.mark.row("MGR-33")
 def test_a_scaled_count_stays_until_the_configured_one_changes() -> None:
     book = started(job_of()) >> ev.Scaled(3) << ev.Publish("update") << ev.Spawn(2, 2) << ev.Spawn(3, 3)

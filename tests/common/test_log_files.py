@@ -16,6 +16,7 @@ from gaffer.loop import new_loop
 from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
 from gaffer.streams import log_files
+from gaffer.streams.journal import Journal
 from gaffer.streams.log_files import LogWriter
 from gaffer.streams.rotation import Rotation
 from support.managers import running_manager
@@ -91,6 +92,37 @@ def test_a_full_disk_is_told_once_and_the_producer_goes_on(caplog: pytest.LogCap
     loop.close()
     assert writer.lost == 6 + 700
     assert len(caplog.records) == 1
+
+
+@needs_linux
+@pytest.mark.expects_errors("bytes of logs lost so far")
+@pytest.mark.parametrize("released", [0, 70_000])
+def test_the_next_writer_has_what_this_one_could_not_write(tmp_path: Path, released: int) -> None:
+    first, second = b"x" * 69_999 + b"\n", b"second\n"
+    loop = new_loop()
+    journal = Journal.create("journal", "0" * 16)
+    descriptor = os.dup(journal.fileno())
+    path = tmp_path / "f"
+    path.mkdir()  # it can't be opened
+    writer = LogWriter(loop, tmp_path)
+    writer.start()
+    file = writer.file("f", Rotation(0, 0))
+    file.record_in(journal)
+    for lost, data in ((len(first), first), (len(first + second), second)):
+        journal.append(data)
+        file.put(data)
+        eventually(lambda lost=lost: writer.lost == lost and file.done == lost)  # type: ignore[misc]
+    journal.release(released)
+    writer.close()
+    path.rmdir()
+    other = LogWriter(loop, tmp_path)
+    other.start()
+    other.file("f", Rotation(0, 0)).resume(Journal(descriptor))
+    other.close()
+    marker = b"[gaffer: 70000 bytes lost: they could not be written in time]\n"
+    assert path.read_bytes() == (marker + second if released else first + second)
+    assert other.lost == released
+    loop.close()
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ async def test_kill_sends_the_signal_and_close_ends_the_whole_tree() -> None:
         )
     )
     process.spawn()
-    await eventually_async(lambda: process.ring("out").end)
+    await eventually_async(lambda: process.ring("out").read(0).data.endswith(b"\n"))
     process.kill("usr1")
     await eventually_async(lambda: process.ring("out").read(0).data.endswith(b"usr1\n"))
     with pytest.raises(ValueError):

@@ -202,6 +202,7 @@ signal.pause()
 
 
 def test_a_storm_of_forks_ends(tmp_path: Path) -> None:
+    before = set(procfs.children())
     with running_manager(subreaper=True, node_id="storm") as manager:
         manager.load(ProcessConfig("j", sys.executable, args=["-c", STORM], graceful_timeout=0.2))
         (leader,) = eventually(lambda: manager.list("j"))
@@ -212,6 +213,7 @@ def test_a_storm_of_forks_ends(tmp_path: Path) -> None:
         assert not [
             pid for pid in procfs.all_pids() if (procfs.read_environ(pid) or {}).get("GAFFER_PROCESS") == cookie
         ]
+        eventually(lambda: not set(procfs.children()) - before, message="not all were reaped")
 
 
 SAVES = """

@@ -64,7 +64,8 @@ def test_a_resolution_without_mistakes() -> None:
     flags = {"--count": "5", "--name": ["x,y", "z"], "--loud": False}
     resolution = Resolution(Settings, flags, {"COUNT": "7", "LOUD": "yes"}, {"every": 2.0, "hidden": False})
     assert resolution.settings() == Settings(count=5, every=2.0, loud=True, names=("x", "y", "z"), hidden=False)
-    assert resolution.given == {"count": ("--count", "5"), "loud": ("LOUD", "yes"), "names": ("--name", "x,y,z")}
+    given = {name: (each.source, each.text) for name, each in resolution.given.items()}
+    assert given == {"count": ("--count", "5"), "loud": ("LOUD", "yes"), "names": ("--name", "x,y,z")}
 
 
 def test_a_resolution_collects_all_mistakes_by_their_source() -> None:

@@ -159,10 +159,10 @@ def test_a_listener_is_listed_while_it_listens(diag: SockDiag, address: str) -> 
 def test_listeners_that_fill_several_messages_of_the_kernel(diag: SockDiag, connection: Connection) -> None:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(600)]
-        ports = {sock.getsockname()[1] for sock in sockets}
-        assert ports <= {listener.port for listener in diag.listeners()}
+        listeners = {Listener(sock.getsockname()[1], os.fstat(sock.fileno()).st_ino) for sock in sockets}
+        assert listeners <= diag.listeners()
     assert diag.find_uid(connection.near, connection.far) == os.getuid()
-    assert not ports & {listener.port for listener in diag.listeners()}
+    assert not listeners & diag.listeners()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""The dashboard of a node in Chromium: what it shows, what it does, and what it does when the node is gone.
-
-`GAFFER_SCREENSHOTS=DIR` keeps the pictures of all pages, light and dark.
-"""
+"""The dashboard of a node in Chromium: what it shows, what it does, and what it does when the node is gone."""
 
 import os
 import re
@@ -12,48 +9,22 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from gaffer.runtime.keyfile import new_key
+from support.browser import DEADLINE, new_page
 from support.daemons import Daemon, gafferd
 from support.needs import needs_browser
 from support.poll import eventually
 
 pytestmark = needs_browser
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-DEADLINE = 20_000  # ms
 FIRST_PAGE = 60_000  # bytes
 
 HOSTILE = (
     r"""<img src=x onerror="window.hacked=1">\033]0;stolen title\007\033]8;;http://evil.example\007link\033]8;;\007"""
     r"""\033[31mred\033[0m \033[2J\033[1;1Hhome \342\200\256reversed"""
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page that must stay on this host, and must not do what its policy forbids."""
-    page = browser.new_page()
-    page.set_default_timeout(DEADLINE)
-    expect.set_options(timeout=DEADLINE)
-    asked: set[str | None] = set()
-    problems: list[str] = []
-    page.context.on("request", lambda request: asked.add(urlsplit(request.url).hostname))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
-    yield page
-    page.context.close()
-    assert asked <= {"127.0.0.1"}
-    assert problems == []
 
 
 @pytest.fixture(scope="module")
@@ -308,41 +279,6 @@ def test_the_first_page_is_small(page: Page, node: Daemon) -> None:
     assert sum(sizes.values()) < FIRST_PAGE
 
 
-PAGES = {
-    "jobs": "#/",
-    "job": "#/jobs/shop.shown",
-    "logs": "#/jobs/shop.shown/logs",
-    "exits": "#/jobs/shop.shown/exits",
-    "definitions": "#/jobs/shop.shown/definitions",
-    "order": "#/order",
-    "history": "#/history",
-    "node": "#/node",
-}
-
-
-def test_all_pages_in_light_and_dark_and_on_a_phone(browser: Browser, page: Page, node: Daemon, tmp_path: Path) -> None:
-    job = load(node, "shown", "sh -c 'echo ready; exec sleep 1000'", numprocesses=2)
-    requests.put(job, json={"cmd": "sh -c 'echo ready; exec sleep 2000'", "numprocesses": 2}, timeout=10)
-    load(node, "later", "sleep 1000", after=["shop.shown"])
-    target = Path(os.environ.get("GAFFER_SCREENSHOTS", tmp_path))
-    target.mkdir(parents=True, exist_ok=True)
-    show(page, node)
-    for name, path in PAGES.items():
-        page.evaluate("path => { location.hash = path }", path)
-        page.locator("main section").first.wait_for()
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-            page.screenshot(path=target / f"{name}-{scheme}.png")
-        page.set_viewport_size({"width": 360, "height": 700})
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
-        page.screenshot(path=target / f"{name}-phone.png")
-        page.set_viewport_size({"width": 1280, "height": 760})
-        assert (
-            page.locator("button:not([aria-label]):empty, input:not([aria-label]):not([id]):not(label input)").count()
-            == 0
-        )
-
-
 def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon) -> None:
     load(node, "base", "sleep 1000")
     load(node, "atop", "sleep 1000", after=["base:restart"])
@@ -452,3 +388,124 @@ def test_a_silent_log_and_a_failed_request_for_older_entries_say_so(page: Page, 
     page.unroute_all()
     older.click()
     expect(page.locator(".problem")).to_have_count(0)
+
+
+def test_a_job_that_is_scaled_to_0_is_not_running(page: Page, node: Daemon) -> None:
+    job = load(node, "nought", "sleep 1000", numprocesses=0)
+    show(page, node, "#/?q=nought")
+    eventually(lambda: row(page, "shop.nought").startswith("waiting shop.nought 0/0 scaled to 0 processes"))
+    expect(page.locator("tbody .state")).to_have_class("state idle")
+    expect(page.get_by_role("group", name="Filter by state")).to_have_text(re.compile(r"^\s*waiting 1\s*$"))
+    requests.post(f"{job}/numprocesses", json={"scale": "=1"}, timeout=10).raise_for_status()
+    eventually(lambda: row(page, "shop.nought").startswith("running shop.nought 1/1"), DEADLINE / 1000)
+
+
+def test_all_times_are_those_of_the_browser(browser: Browser, node: Daemon) -> None:
+    job = load(node, "yearly", "true", schedule="15 10 1 1 *", timezone="UTC")
+    disabled = {"reason": "the disk is full", "for": 3600}
+    load(node, "resting", "sleep 1000")
+    requests.post(f"{node.url}/jobs/shop/resting/disable", json=disabled, timeout=10).raise_for_status()
+    assert "-01-01 10:15:00 UTC" in requests.get(job, timeout=10).json()["reason"]
+    with new_page(browser, timezone_id="Asia/Kolkata") as page:
+        show(page, node, "#/?q=yearly")
+        cell = page.locator("tbody .c-reason")
+        expect(cell).to_have_text(re.compile(r"the next run is at \d{4}-01-01 15:45:00$"))
+        expect(cell).to_have_attribute("title", re.compile(r"-01-01 15:45:00$"))
+        full = re.compile(r"-01-01 15:45:00 \+05:30 \(Asia/(Kolkata|Calcutta)\)$")
+        expect(cell.locator("time")).to_have_attribute("title", full)
+        show(page, node, "#/jobs/shop.yearly")
+        expect(page.locator(".facts time")).to_have_text(re.compile("-01-01 15:45:00$"))
+        expect(page.locator(".remarks time")).to_have_attribute("title", full)
+        show(page, node, "#/?q=resting")
+        expect(cell).to_have_text(re.compile(r"^disabled until [\d: -]+: the disk is full$"))
+        show(page, node, "#/jobs/shop.resting")
+        expect(page.locator(".remarks time")).to_have_count(2)
+        convert = "async text => (await import('/ui/format.js')).inLocalTime(text)"
+        assert page.evaluate(convert, "at 2031-05-06T07:08:09.5Z, not 7Z") == "at 2031-05-06 12:38:09, not 7Z"
+        show(page, node, "#/jobs/shop.resting/history")
+        page.locator(".timeline").wait_for()
+        expect(page.locator("main")).not_to_contain_text("UTC")
+
+
+def test_the_focus_follows_from_page_to_page_and_back(page: Page, node: Daemon) -> None:
+    jobs = [{"name": f"many-{number:02}", "cmd": "sleep 1000", "start": False} for number in range(60)]
+    requests.post(f"{node.url}/jobs/crowd", json={"jobs": jobs}, timeout=10).raise_for_status()
+    focused = "document.activeElement.textContent.trim()"
+    show(page, node, "#/?q=many-&sort=name")
+    link = page.get_by_role("link", name="crowd.many-40")
+    link.focus()
+    place = page.evaluate("scrollY")
+    assert place > 300
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="crowd.many-40")).to_be_focused()
+    assert page.evaluate("scrollY") == 0
+    page.get_by_role("link", name="Exits").press("Enter")
+    expect(page.get_by_text("No process of this job has ended yet.")).to_be_visible()
+    assert page.evaluate(focused) == "Exits"  # it is still there
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("history")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="History")).to_be_focused()
+    for _ in range(3):
+        page.go_back()
+    expect(link).to_be_focused()
+    eventually(lambda: abs(page.evaluate("scrollY") - place) < 2, DEADLINE / 1000)
+    page.go_forward()
+    expect(page.get_by_role("link", name="Overview")).to_be_visible()
+    page.get_by_role("link", name="Node", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+
+def test_a_search_marks_matches_and_keeps_colours(page: Page, node: Daemon) -> None:
+    load(node, "coloured", r"printf 'plain \033[31mRe\033[1md al\033[0mert (1+1) red\n'", shell=True, kind="once")
+    show(page, node, "#/jobs/shop.coloured/logs?find=red")
+    line = page.locator(".line .text")
+    expect(line.locator("mark")).to_have_text(["Re", "d", "red"])
+    expect(line).to_have_text("plain Red alert (1+1) red")
+    expect(line.locator("span.ink-red mark")).to_have_text(["Re", "d"])
+    expect(line.locator("span.bold.ink-red")).to_have_text(["d", "al"])
+    expect(page.locator(".log-status")).to_contain_text("1 hit")
+    page.get_by_label("Search in lines").fill("ert (1+1)")
+    expect(line.locator("mark")).to_have_text(["ert (1+1)"])
+    page.get_by_label("Search in lines").fill("nothing of this")
+    expect(line.locator("mark")).to_have_count(0)
+    expect(line.locator("span.ink-red")).to_have_count(2)
+
+
+def test_logs_of_several_jobs_are_merged_or_side_by_side(page: Page, node: Daemon) -> None:
+    for name in ("merge-a", "merge-b"):
+        settings = {"shell": True, "redirect_input": True}
+        job = load(node, name, f"echo {name} begins; while read line; do echo $line; done", **settings)
+        eventually(lambda job=job, name=name: f"{name} begins" in requests.get(f"{job}/logs", timeout=10).text)  # type: ignore[misc]
+    load(node, "merge-c", "echo other; sleep 1000", shell=True)
+    show(page, node, "#/?q=merge-&sort=name")
+    for name in ("shop.merge-a", "shop.merge-b"):
+        page.get_by_label(f"Select {name}").check()
+    page.get_by_role("link", name="Logs", exact=True).click()
+    page.wait_for_url("**/#/logs?job=shop.merge-a%2Cshop.merge-b")
+    lines = page.locator(".line .text")
+    expect(lines).to_have_text(["merge-a begins", "merge-b begins"])
+    expect(page.locator(".line .label")).to_have_text(["shop.merge-a 1.out", "shop.merge-b 1.out"])
+    say(node, "merge-b", "second")
+    expect(lines).to_have_text(["merge-a begins", "merge-b begins", "second"])
+    page.get_by_role("button", name="side by side").click()
+    first, second = page.get_by_role("region", name="shop.merge-a"), page.get_by_role("region", name="shop.merge-b")
+    expect(first.locator(".line .text")).to_have_text(["merge-a begins"])
+    expect(second.locator(".line .text")).to_have_text(["merge-b begins", "second"])
+    second.get_by_role("button", name="Following").click()
+    say(node, "merge-b", "third")
+    expect(second.get_by_role("button", name="Paused · 1 new")).to_be_visible()
+    expect(first.get_by_role("button", name="Following")).to_be_visible()
+    page.get_by_role("button", name="Remove shop.merge-b").click()
+    expect(lines).to_have_text(["merge-a begins"])
+    page.get_by_label("Add a job").fill("shop.merge-c")
+    expect(lines.filter(has_text="other")).to_have_count(1)
+    page.get_by_label("Show only lines with").fill("OTHER")
+    expect(lines).to_have_text(["other"])
+    page.locator(".line .label").click()
+    expect(page.get_by_text("Copied a link to this line")).to_be_visible()
+
+
+def say(node: Daemon, name: str, line: str) -> None:
+    pid = requests.get(f"{node.url}/jobs/shop/{name}/pids", timeout=10).json()["pids"][0]
+    requests.post(f"{node.url}/streams/{pid}/stdin", data=f"{line}\n", timeout=10).raise_for_status()

@@ -444,6 +444,28 @@ def test_another_keeper_goes_on_with_the_table() -> None:
     assert story << [("log", f"{reason}: starting it again in 0.1 s, while 2 processes run on")]
 
 
+def test_a_keeper_that_follows_a_killed_one_gives_everything_to_another() -> None:
+    core = Core(100.0)
+    list(core.restore("KILLED=1\nFD=7 a/stdout\nCHILD=61 a 3 2\n", 100.0))
+    assert "\nKILLED=1\n" in core.table(100.0)
+    assert "KILLED" not in Core(100.0).table(100.0)
+    said = ("log", "another gafferd was started here, and takes over")
+    gave_up = ("log", "the other gafferd did not take over: going on")
+    keep = ("keep", (("a/stdout", 7, None),))
+    story = play(core, 100.0) >> TICK << [("start",)] >> ("started", 50) >> ("claimed",) << [said, ("kill", 50, KILL)]
+    story = story >> ("exited", 50, SIGNALLED) << ended("", [("give",)])
+    story = story >> ("unclaimed",) << [gave_up] >> TICK << [("start",)] >> wait(1) >> TICK << [keep]
+    assert story >> ("claimed",) << [said, ("leave",), ("give",)] >> wait(100) >> TICK << nothing
+
+
+@pytest.mark.parametrize("words", [[], ["STOPPING=1"]])
+def test_a_keeper_that_ends_is_not_taken_over(words: list[str]) -> None:
+    _, story = running("READY=1", *words)
+    if not words:
+        story = story >> ("signal", TERM) << [("kill", 50, TERM)]
+    assert story >> ("claimed",) << [("refuse",)]
+
+
 def test_a_table_of_another_version_is_taken_over_as_far_as_it_is_understood() -> None:
     core = Core(100.0)
     table = "NEW=1\nFD=7 a/x\nFD=y b\nCHILD=61 a 1 2 3\nRECORD=x\nCHILD=62 b\nNEW=2\nEXITED=62 much\n=\n"

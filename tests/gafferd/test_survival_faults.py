@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from support.needs import needs_mount
+from support.plugins import plugin_tree
 from support.poll import eventually
 from support.survival import (
     NO_LINES,
@@ -21,6 +22,7 @@ from support.survival import (
     count_lines,
     feeds,
     kept_node,
+    kill_and_wait,
     ping,
     without_gafferd,
     writers,
@@ -205,6 +207,21 @@ def test_a_rolling_restart_goes_on(tmp_path: Path) -> None:
         node.kill()
         eventually(lambda: not before & {each.os_pid for each in node.running("r", 2)}, timeout=TIMEOUT)
         eventually(lambda: node.info("r")["rollout"]["state"] == "done", timeout=TIMEOUT)
+
+
+def test_a_plugin_that_no_longer_works_costs_no_process(tmp_path: Path) -> None:
+    tree, config = plugin_tree(tmp_path), tmp_path / "gafferd.ini"
+    tree.add("needed")
+    config.write_text(f"[gaffer]\nmandatory = needed\nplugin_dir = {tree.path}\n[job:s]\ncmd = sleep 1000\n")
+    with kept_node(tmp_path, str(config)) as node:
+        before = node.running("s", 1)
+        tree.add("needed", start="raise ValueError('broken')")
+        kill_and_wait(node.pid)
+        node.keeper.wait_for_line("exited with status 1: starting it again")
+        tree.add("needed")
+        node.keeper.signal(signal.SIGHUP)  # wait no longer
+        assert node.instances("s") == before
+        assert node.info("s")["restarts"] == 0
 
 
 def test_a_process_with_a_long_name_of_a_stream_goes_on(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ Clients that do what the test tells them
 - `event_source`: server-sent events, read when asked
 - `follower`: the map of a lookupd, kept by its events
 - `metrics`: the values at /metrics
+- `browser`: pages in Chromium, and axe
 
 Judges
 

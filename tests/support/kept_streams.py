@@ -173,12 +173,18 @@ def _write_input(loop: asyncio.AbstractEventLoop, peer: socket.socket, given: in
     stdin = stream.input
     assert stdin is not None
 
+    def close() -> None:
+        if stdin.waiting:  # which would be lost
+            loop.call_later(0.01, close)
+        else:
+            stream.close()
+
     def write() -> None:
         offset, _, data = os.read(given, _MAX_MESSAGE).partition(b" ")
         if int(offset) <= stdin.accepted < int(offset) + len(data):
             stream.write(data[stdin.accepted - int(offset) :])
         elif not data:
-            stream.close()
+            close()
         peer.send(f"ACCEPTED {stdin.accepted}".encode())
 
     peer.send(f"ACCEPTED {stdin.accepted}".encode())

@@ -102,7 +102,13 @@ class Node:
         """Unload a job; its processes are gone when it returns."""
         os_pids = {each.os_pid for each in self.instances(name)}
         requests.delete(f"{self.url}/jobs/default/{name}", timeout=TIMEOUT).raise_for_status()
-        eventually(lambda: not any(map(psutil.pid_exists, os_pids)), timeout=TIMEOUT)
+
+        def gone() -> bool:
+            left = {pid: psutil.Process(pid).status() for pid in os_pids if psutil.pid_exists(pid)}
+            assert not left, f"{left} of {name} are left, {self.get('/health')}"
+            return True
+
+        eventually(gone, timeout=TIMEOUT, retry_on=(psutil.NoSuchProcess,))
 
     def info(self, name: str) -> Any:
         return self.get(f"/jobs/default/{name}")

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from socket import SHUT_RDWR
@@ -17,7 +17,7 @@ from urllib3.response import HTTPResponse
 
 from gaffer_client.proof import check_server
 from gaffer_client.sockets import AnySocket, open_socket
-from gaffer_client.transport import Exchange, Transport
+from gaffer_client.transport import Exchange, Request, Transport
 
 _CHUNK = 65536
 
@@ -97,24 +97,16 @@ class RequestsSender:
             self._session.mount(scheme, self._adapter)
         self._session.headers.update(transport.security.headers)
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        exchange: Exchange,
-        read_timeout: float | None,
-    ) -> "_Reply":
+    def send(self, request: Request) -> "_Reply":
         """Send a request and return its response."""
-        self._adapter.exchange = exchange
+        self._adapter.exchange = request.exchange
         return _Reply(
             self._session.request(
-                method,
-                self._transport.address.base + path,
-                data=body,
-                headers=dict(headers),
-                timeout=(self._transport.timeout, read_timeout),
+                request.method,
+                self._transport.address.base + request.path,
+                data=request.body,
+                headers=dict(request.headers),
+                timeout=(self._transport.timeout, request.read_timeout),
                 allow_redirects=False,
                 stream=True,
             )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gaffer.schemas.lookup import NodeInfo
     from gaffer_client.documents import ListedJob
 
-AT_A_TIME = 16  # nodes
+AT_A_TIME = 64  # nodes: so many that hang delay the others by no more than one timeout
 _POLL_INTERVAL = 0.2  # seconds
 
 T = TypeVar("T")
@@ -48,12 +48,12 @@ def ask_all(
 ) -> Iterator[tuple[M, T | GafferClientError]]:
     """Yield the result of `ask` for each member, or its error, as they arrive.
 
-    At most `at_a_time` are asked at once; `ask` must itself end in time. Other errors than GafferClientError end the
-    thread, and the members that it was to ask are missing in the result.
+    At most `at_a_time` are asked at once; `ask` must itself end in time. Raises its OSError, as of output that can't be
+    written. Other errors end the thread, and the members that it was to ask are missing in the result.
     """
     waiting = iter(members)
     lock = threading.Lock()
-    results: queue.SimpleQueue[tuple[M, T | GafferClientError] | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[M, T | GafferClientError] | OSError | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
@@ -66,6 +66,8 @@ def ask_all(
                     results.put((member, ask(member)))
                 except GafferClientError as error:
                     results.put((member, error))
+        except OSError as error:
+            results.put(error)
         finally:
             results.put(None)
 
@@ -77,6 +79,8 @@ def ask_all(
         result = results.get()
         if result is None:
             running -= 1
+        elif isinstance(result, OSError):
+            raise result
         else:
             yield result
     for thread in threads:

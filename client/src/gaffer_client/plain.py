@@ -3,7 +3,7 @@
 import math
 import select
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from socket import SHUT_RDWR
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from gaffer_client.proof import check_server
 from gaffer_client.sockets import AnySocket, open_socket
-from gaffer_client.transport import Exchange, Transport
+from gaffer_client.transport import Request, Transport
 
 _CHUNK = 65536
 
@@ -28,32 +28,24 @@ class PlainSender:
         self._connection: HTTPConnection | None = None
         self._socket: weakref.ref[AnySocket] | None = None
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        exchange: Exchange,
-        read_timeout: float | None,
-    ) -> "_Reply":
+    def send(self, request: Request) -> "_Reply":
         """Send a request and return its response."""
-        transport = self._transport
+        transport, exchange = self._transport, request.exchange
         connection, sock = self._connected(exchange.deadline)
         try:
             if exchange.confidential:
                 check_server(sock, transport)
             sock.deadline = exchange.deadline
             sock.settimeout(transport.timeout)
-            all_headers = {"Host": self._host, **transport.security.headers, **headers}
-            connection.request(method, self._prefix + path, body, all_headers)
+            headers = {"Host": self._host, **transport.security.headers, **request.headers}
+            connection.request(request.method, self._prefix + request.path, request.body, headers)
             response = connection.getresponse()
         except BaseException:
             self.close()
             raise
         if exchange.streams and response.status == 200:
             sock.deadline = math.inf
-            sock.settimeout(read_timeout)
+            sock.settimeout(request.read_timeout)
         return _Reply(self, response, sock)
 
     def _connected(self, deadline: float) -> tuple[HTTPConnection, AnySocket]:

@@ -68,6 +68,20 @@ class Exchange(NamedTuple):
     streams: bool
 
 
+class Request(NamedTuple):
+    """A request to the server of a transport.
+
+    Each wait for data of its response takes at most `read_timeout` seconds.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    exchange: Exchange
+    read_timeout: float | None
+
+
 class Reply(Protocol):
     """A response whose body is read by and by. Errors are those of the library that sent the request."""
 
@@ -95,16 +109,8 @@ class Sender(Protocol):
 
     errors: tuple[type[Exception], ...]
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        exchange: Exchange,
-        read_timeout: float | None,
-    ) -> Reply:
-        """Send a request and return the response; each wait for data of a body takes `read_timeout` seconds at most."""
+    def send(self, request: Request) -> Reply:
+        """Send a request and return its response."""
 
     def interrupt(self) -> None:
         """Abort the current request; thread-safe."""
@@ -247,7 +253,9 @@ class Transport:
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
         exchange = self._new_exchange(deadline, confidential=holds_environment(document))
-        answer = self._exchange(method, with_query(path, query), headers, body, exchange)
+        sender = self._opened()
+        request = Request(method, with_query(path, query), headers, body, exchange, self.timeout)
+        answer = self._answer(sender, self._send(sender, request))
         if 200 <= answer.status < 300:
             return answer
         raise refusal(answer, self.url)
@@ -315,16 +323,11 @@ class Transport:
         """
         headers = {**headers, "Accept-Encoding": "identity"}
         sender = self._opened()
-        reply = self._send(sender, method, path, headers, None, self._new_exchange(streams=True), idle_timeout)
+        request = Request(method, path, headers, None, self._new_exchange(streams=True), idle_timeout)
+        reply = self._send(sender, request)
         if reply.status == 200:
             return Stream(reply, partial(_translated_errors, self.url, sender, idle_timeout))
         raise refusal(self._answer(sender, reply), self.url)
-
-    def _exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None, exchange: Exchange
-    ) -> Answer:
-        sender = self._opened()
-        return self._answer(sender, self._send(sender, method, path, headers, body, exchange, self.timeout))
 
     def _opened(self) -> Sender:
         self._sender = self._sender or self._make_sender(self)
@@ -336,18 +339,9 @@ class Transport:
         confidential = confidential or self.security.api_key is not None
         return Exchange(min(deadline, self.deadline, time.monotonic() + self.timeout), confidential, streams)
 
-    def _send(
-        self,
-        sender: Sender,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        exchange: Exchange,
-        read_timeout: float | None,
-    ) -> Reply:
+    def _send(self, sender: Sender, request: Request) -> Reply:
         with _translated_errors(self.url, sender, self.timeout):
-            return sender.send(method, path, headers, body, exchange, read_timeout)
+            return sender.send(request)
 
     def _answer(self, sender: Sender, reply: Reply) -> Answer:
         """Read the whole body of a response."""

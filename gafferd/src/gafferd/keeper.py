@@ -6,7 +6,7 @@
 SOCKET is the descriptor of a SOCK_SEQPACKET socket to the running gafferd with the process id PID, which COMMAND starts
 again; with `-1 0` the keeper starts it first. With --table it does so too, and goes on with what the file FD says of
 processes and inherited descriptors, see `Core.table`: so a keeper replaces itself by new code, and a gafferd becomes
-the keeper when its own has died. MODE is `foreground`, or `background` to leave the standard streams once
+the keeper when its own was killed. MODE is `foreground`, or `background` to leave the standard streams once
 gafferd is ready, for the file LOG unless it is empty. A gafferd that the keeper starts finds the number of its socket
 in `GAFFERD_KEEPER_FD`.
 
@@ -28,6 +28,11 @@ Each datagram consists of lines `WORD=value`. From gafferd:
 To gafferd: in a dump, `FDSTORE`, `CHILD` and `RECORD` as above, `EXITED=pid status` for the CHILD before it with a wait
 status or `unknown`, and `DUMPED=1` at its end; later EXITED, again and again until ACK, and `ERR=text` for a datagram
 that is not understood.
+
+A keeper whose predecessor was killed has nobody who waits for it. It listens at the abstract address that `_address`
+makes of the lock of the state directory. A gafferd that the same user starts there sends `CLAIM`, gets the names and
+descriptors, 64 a message, and at last `TABLE` with the descriptor of a table, and answers `TAKEN` just before it
+becomes the keeper.
 
 `Core` decides, without any I/O; `Keeper` carries out. Only small modules are imported: the keeper must cost little.
 """
@@ -69,6 +74,8 @@ FOREVER = float("inf")
 END_TIMEOUT = 60.0  # seconds from the stop signal to SIGKILL, at most
 GIVE_UP = 5.0  # seconds after SIGKILL
 LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
+CLAIM_TIMEOUT = 0.5  # seconds until a connection must have said what it wants
+GIVE_TIMEOUT = 10.0  # seconds for each message to one that takes over
 
 MAX_MESSAGE = 8192  # bytes
 MAX_PASSED = 253  # descriptors of one message, SCM_MAX_FD
@@ -80,6 +87,8 @@ MAX_QUEUE = 4096  # messages to gafferd; more are dropped
 MAX_OUTPUT = 8 << 20  # bytes of a stream that are kept for gafferd; then the process waits
 MAX_OUTPUTS = 128 << 20  # bytes of all streams
 HEADER = 4096  # bytes before the data of a journal; zeros, as in a new one, say that nothing is in a log
+
+SO_PEERCRED = 17
 
 SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGKILL = 1, 2, 3, 6, 9
 SIGUSR1, SIGUSR2, SIGTERM, SIGCHLD, SIGCONT = _signal.SIGUSR1, _signal.SIGUSR2, 15, _signal.SIGCHLD, _signal.SIGCONT
@@ -118,13 +127,14 @@ class Core:
     `handle` takes an event and returns the actions that follow; `deadline` is when it wants the next `("tick",)`.
     Events: `("datagram", data, descriptors)`, `("exited", pid, status)` of any child of the keeper,
     `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("groups", ids)` with living members of ours,
-    `("abandoned",)` when nothing is left to go on with, `("tick",)`.
+    `("abandoned",)` when nothing is left to go on with, `("claimed",)` by another keeper, `("unclaimed",)` when that
+    has failed, `("tick",)`.
     Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child, `("reap", pid)`,
     `("check",)`: send `exited` for each registered child that is not ours or has exited; `("send", data, descriptors)`,
     `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("replace",)`: go
     on with the code on disk; `("keep", streams)` with name, pipe and journal or None of each: move their output to
     journals, `("stored", name, descriptor)` being the event for a new one, until `("leave",)`; `("taken",)`: gafferd
-    has what was kept.
+    has what was kept; `("give",)`: everything to the one that claimed it; `("refuse",)`: nothing.
     """
 
     def __init__(self, now: float, daemon: int | None = None, *, max_descriptors: int = MAX_DESCRIPTORS) -> None:
@@ -155,6 +165,7 @@ class Core:
         self._starts = 0
         self._last = ""  # the last end of gafferd
         self.follows_killed = False  # this keeper took the place of one that was killed
+        self._claimed = False  # another keeper wants to take the place of this one
         self._status = 0  # exit status after `ending`
         self._kill_by: dict[int, float] = {}  # by pid, while ending
         self._end_at: float | None = None
@@ -179,10 +190,11 @@ class Core:
     def table(self, now: float) -> str:
         """Return what another keeper must know to go on, as lines.
 
-        UPTIME, STARTS, LAST as at the end of a dump, `FD=number name`, and for each child CHILD with RECORD and EXITED,
-        as in a dump, followed by ACK if its exit was acknowledged.
+        UPTIME, STARTS, LAST as at the end of a dump, KILLED if a keeper was, `FD=number name`, and for each child CHILD
+        with RECORD and EXITED, as in a dump, followed by ACK if its exit was acknowledged.
         """
         lines = [f"UPTIME={now - self._began:.3f}", f"STARTS={self._starts}", f"LAST={self._last}"]
+        lines += ["KILLED=1"] if self.follows_killed else []
         lines += [f"FD={each} {name}" for name, found in self.descriptors.items() for each in found]
         for child in (*self._past.values(), *self.children.values()):
             lines.append(child.lines)
@@ -209,7 +221,9 @@ class Core:
                 elif word == "STARTS":
                     self._starts = _number(value, 0)
                 elif word == "LAST":
-                    self._last, self.follows_killed = value, value.startswith("the keeper ")
+                    self._last = value
+                elif word == "KILLED":
+                    self.follows_killed = True
                 elif child is not None and word == "RECORD":
                     child.record = value
                 elif child is not None and word == "EXITED":
@@ -258,7 +272,9 @@ class Core:
         if not self._keeps and any(self._streams()):
             self._away_at = now + AWAY
         yield ("check",)
-        if self._quit or self._stopping:
+        if self._claimed:
+            yield ("give",)
+        elif self._quit or self._stopping:
             if code is None:
                 code = _after(self._quit) if self._quit == status & 0x7F else 128 + (status & 0x7F)
             yield from self._end(0 if code == HANDOVER else code, now)
@@ -287,6 +303,20 @@ class Core:
     def _on_abandoned(self, now: float) -> Iterable[Action]:
         yield ("log", "the keeper was killed, and the state directory removed: ending")
         yield from self._end(1, now)
+
+    def _on_claimed(self, now: float) -> Iterable[Action]:
+        if self.ending or self._quit or self._stopping:
+            return [("refuse",)]
+        self._claimed, self._started_at = True, None
+        actions: list[Action] = [("log", "another gafferd was started here, and takes over")]
+        if self._keeps:
+            self._keeps = False
+            actions.append(("leave",))
+        return [*actions, ("give",) if self.daemon is None else ("kill", self.daemon, SIGKILL)]
+
+    def _on_unclaimed(self, now: float) -> Iterable[Action]:
+        self._claimed, self._started_at = False, now
+        return [("log", "the other gafferd did not take over: going on")]
 
     def _on_signal(self, number: int, now: float) -> Iterable[Action]:
         if number in QUIT_SIGNALS:
@@ -676,6 +706,8 @@ class Keeper:
         self._exit: int | None = None
         self._left, self._dropping = own.get("LEFT") == "1", False
         self._strangers: dict[int, int] = {}  # children that are not ours, by pidfd
+        self._listener: _socket.socket | None = None  # for a gafferd that takes over
+        self._claim: _socket.socket | None = None
         self._poll = select.poll()
         self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._wake, select.POLLIN)
@@ -699,6 +731,8 @@ class Keeper:
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
         libc.prctl(15, b"gaffer-keeper", 0, 0, 0)  # PR_SET_NAME
         self._oom = _lower_oom_score() or self._oom
+        if self._core.follows_killed:
+            self._listen()
         self._look()  # gafferd may have ended before SIGCHLD was caught
         while self._exit is None:
             self._turn()
@@ -714,6 +748,8 @@ class Keeper:
             elif descriptor in self._strangers:
                 self._poll.unregister(descriptor)
                 self._handle("exited", self._strangers.pop(descriptor), UNKNOWN)
+            elif self._listener is not None and descriptor == self._listener.fileno():
+                self._receive_claim(self._listener)
             elif not self._output.move(descriptor, events):
                 self._receive_all()
                 self._flush()
@@ -955,6 +991,81 @@ class Keeper:
             self._poll.modify(self._socket.fileno(), select.POLLIN)
         self.do_close(())
 
+    # A gafferd that takes over
+
+    def _listen(self) -> None:
+        for lock in self._core.descriptors.get("lock", ()):
+            listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            try:
+                listener.bind(_address(os.fstat(lock)))
+                listener.listen(1)
+            except OSError as error:
+                listener.close()
+                self.do_log(f"no other gafferd can take over: {error.strerror}")
+                return
+            listener.setblocking(False)
+            self._listener = listener
+            self._poll.register(listener.fileno(), select.POLLIN)
+            return
+
+    def _receive_claim(self, listener: _socket.socket) -> None:
+        try:
+            descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+        except OSError:
+            return
+        connection = _socket.socket(fileno=descriptor)
+        connection.settimeout(CLAIM_TIMEOUT)
+        try:
+            user = int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)[4:8], sys.byteorder)
+            claims = user == os.geteuid() and self._claim is None and connection.recv(64) == b"CLAIM"
+        except OSError:
+            claims = False
+        if not claims:
+            connection.close()
+            return
+        connection.settimeout(GIVE_TIMEOUT)
+        self._claim = connection
+        self._handle("claimed")
+
+    def do_refuse(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+    def do_give(self) -> None:
+        """Give everything to the one that claimed it, and end once that has it."""
+        assert self._claim is not None
+        self.do_close(())
+        held = [(name, each) for name, found in self._core.descriptors.items() for each in found]
+        try:
+            for start in range(0, len(held), BATCH):
+                batch = held[start : start + BATCH]
+                self._give("\n".join(name for name, _ in batch), *(each for _, each in batch))
+            file = os.memfd_create("table", os.MFD_CLOEXEC)
+            _write_all(file, self._core.table(time.monotonic()).encode())
+            self._give("TABLE", file)
+            taken = self._claim.recv(64) == b"TAKEN"
+        except OSError:
+            taken = False
+        self.do_refuse()
+        if taken:
+            self.do_exit(0)
+        else:
+            self._handle("unclaimed")
+
+    def _give(self, text: str, *descriptors: int) -> None:
+        assert self._claim is not None
+        raw = b"".join(each.to_bytes(4, sys.byteorder) for each in descriptors)
+        until = time.monotonic() + GIVE_TIMEOUT
+        while True:
+            try:
+                self._claim.sendmsg([text.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, raw)])
+                return
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS or time.monotonic() > until:
+                    raise
+            time.sleep(0.01)  # too many descriptors are on their way
+
     def do_keep(self, streams: tuple[tuple[str, int, int | None], ...]) -> None:
         self._output.begin(streams)
 
@@ -1125,6 +1236,11 @@ class _Watchdog:
             pass
         finally:
             connection.close()
+
+
+def _address(lock: os.stat_result) -> str:
+    """Return where a keeper listens for a gafferd that takes over, given its lock of the state directory."""
+    return f"\0gafferd-keeper/{lock.st_dev}/{lock.st_ino}"
 
 
 def _status(pid: int) -> int | str | None:

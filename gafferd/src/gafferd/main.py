@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,8 +20,9 @@ from gaffer.runtime.usage import parse_command_line, usage_text
 from gafferd.config.effective import Effective, read_effective
 from gafferd.config.file import InvalidConfig, show_problem
 from gafferd.config.settings import Settings
+from gafferd.keeping.claiming import take_over
 from gafferd.keeping.link import HANDOVER, KeeperLink
-from gafferd.keeping.starting import join_keeper, start_keeper
+from gafferd.keeping.starting import Program, join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
 from gafferd.state.lock import StateLock
@@ -108,16 +109,14 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     log = os.path.abspath(settings.error_log) if settings.error_log else None
     keeper = join_keeper(environ, settings.watchdog, background=settings.daemon, log=log)
     passed = keeper.passed() if keeper is not None else take_sockets(environ)
-    if not settings.daemon:
-        keeper = keeper or _start_keeper(
-            settings, log, passed
-        )  # before the slow imports, while there is little to copy
+    if keeper is None and not settings.daemon:  # before the slow imports, while there is little to copy
+        keeper = _start_keeper(settings, state_path, log, passed)
     from gafferd.server import make_server
 
     server = make_server(effective, home, state_path, verbosity, passed)
     ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
-    if settings.daemon:
-        keeper = keeper or _start_keeper(settings, log, passed)
+    if keeper is None and settings.daemon:
+        keeper = _start_keeper(settings, state_path, log, passed, ready)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(_lock(state_path, keeper)) as lock:
@@ -131,6 +130,10 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
             if status == HANDOVER:
                 _make_way()
             return status
+
+
+def _stay() -> None:
+    """Do nothing once the node is ready, in the foreground."""
 
 
 def _lock(state_path: Path, keeper: KeeperLink | None) -> StateLock:
@@ -148,9 +151,16 @@ def _make_way() -> NoReturn:
     os._exit(HANDOVER)
 
 
-def _start_keeper(settings: Settings, log: str | None, passed: Sequence[PassedSocket]) -> KeeperLink | None:
+def _start_keeper(
+    settings: Settings,
+    state_path: Path,
+    log: str | None,
+    passed: Sequence[PassedSocket],
+    leave: Callable[[], None] = _stay,
+) -> KeeperLink | None:
     if not settings.keeper:
         return None
+    take_over(state_path, Program.current(settings.daemon, log), passed, leave)
     return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
 
 
@@ -192,10 +202,6 @@ def _home() -> Path:
         return Path.home()
     except RuntimeError:
         raise GafferError("this user has no home directory", hint="set HOME") from None
-
-
-def _stay() -> None:
-    """Do nothing once the node is ready, in the foreground."""
 
 
 def _fail(code: int, problems: Iterable[Problem]) -> int:

@@ -234,7 +234,8 @@ class Server:
                 logger.info("%d of %d processes of an earlier gafferd are watched again", *_adopted(manager, survivors))
             signals = _Signals(reloader, upgrader, keeper)
             signals.start(loop, manager)
-            self._await_plugins(manager, plugins)  # after the jobs, so that none of theirs takes the name of one
+            # After the jobs, so that none of theirs takes the name of one.
+            self._await_plugins(manager, plugins, leave=bool(survivors))
             for job in manager.end_unclaimed() if manager.active else ():
                 logger.warning("ending the processes of %s, a job that no longer exists", job)
             if manager.active:
@@ -258,17 +259,20 @@ class Server:
         passed = {address_of(sock) for endpoint in self.endpoints for sock in endpoint.sockets}
         return [] if uri in passed else [HttpEndpoint([uri], self.settings.backlog)]
 
-    def _await_plugins(self, manager: Manager, plugins: Plugins) -> None:
+    def _await_plugins(self, manager: Manager, plugins: Plugins, *, leave: bool) -> None:
         """Wait until the plugins have started, or a signal stops the node.
 
-        Raises GafferError if a mandatory one doesn't work.
+        Raises GafferError if a mandatory one doesn't work; with `leave`, the processes go on then.
         """
         ready = manager.loop.create_task(plugins.ready(self.settings.mandatory))
         ready.add_done_callback(lambda _: manager.loop.stop())
         while manager.started and not ready.done():
             contained(partial(run_loop, manager.loop))
         if manager.active and (missing := ready.result()):
-            manager.stop()
+            if leave:
+                manager.hand_over()
+            else:
+                manager.stop()
             run_contained(manager)
             raise GafferError(
                 f"the plugin {missing[0]!r}, which is mandatory, is missing or failed",

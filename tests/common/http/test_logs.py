@@ -11,6 +11,8 @@ import pytest
 
 from gaffer.api.logs import parse_since
 from gaffer.errors import BadRequest
+from gaffer.http.access import Grant, Policy, Scope
+from gaffer.process import ProcessConfig
 from support.http_node import HttpNode, running_node, script
 from support.poll import eventually_async
 
@@ -26,11 +28,11 @@ async def run(node: HttpNode, name: str, cmd: str, **settings: Any) -> None:
     assert (await node.call("POST", "/jobs/default", description)).status == 200
 
 
-async def logged(node: HttpNode, path: str, expected: str) -> dict[str, str]:
+async def logged(node: HttpNode, path: str, expected: str, key: str = "") -> dict[str, str]:
     """Wait until a response has this text; return its headers."""
 
     async def headers() -> dict[str, str]:
-        answer = await node.call("GET", path)
+        answer = await node.call("GET", path, headers={"X-Api-Key": key})
         assert (answer.status, answer.body.decode()) == (200, expected)
         return answer.headers
 
@@ -288,3 +290,64 @@ def test_a_time_is_an_age_or_a_moment(text: str, moment: float) -> None:
 def test_a_time_that_is_none_is_explained() -> None:
     with pytest.raises(BadRequest, match="since='1x'"):
         parse_since("1x", 2e9)
+
+
+async def test_several_jobs_are_one_log_in_the_order_of_time(node: HttpNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gaffer.streams.log_place.SEGMENT", 0.0)
+    await run(node, "first", "echo one; read go; echo three; sleep 1000", redirect_input=True)
+    await logged(node, "/jobs/default/first/logs", "one\n")
+    await run(node, "second", "echo two; sleep 1000")
+    await logged(node, "/jobs/default/second/logs", "two\n")
+    node.manager.send(node.manager.pids("first")[0], "go\n")
+    headers = await logged(node, "/logs?job=default.second,default.first,default.second", "one\ntwo\nthree\n")
+    second, first = headers["x-gaffer-offset"].split(",")
+    assert second.startswith("default.second.1.out@")
+    assert second.endswith(":4")
+    assert first.startswith("default.first.1.out@")
+    assert first.endswith(":10")
+    await logged(node, f"/logs?job=default.first,default.second&offset={first[:-2]}4", "two\nthree\n")
+    only = await node.call("GET", "/logs?job=default.first&tail=1")
+    assert (only.body, only.headers["x-gaffer-offset"]) == (b"three\n", first)
+
+
+async def test_several_jobs_are_followed_under_their_names(node: HttpNode) -> None:
+    await run(node, "early", "echo early; sleep 1000")
+    await logged(node, "/jobs/default/early/logs", "early\n")
+    await run(node, "late", "read go; echo late >&2; sleep 1000", redirect_input=True)
+    feed = await node.follow("/logs?job=default.early,default.late&stream=out,err&follow=true&feed=eventsource")
+    assert (await feed.read_until(b"data: early")).startswith(b"event: default.early.1.out\nid: default.early.1.out@")
+    node.manager.send(node.manager.pids("late")[0], "go\n")
+    text = await feed.read_until(b"data: late\ndata: \n\n")
+    _, _, event = text.rpartition(b"event: ")
+    assert event.startswith(b"default.late.1.err\nid: default.early.1.out@")
+    assert b",default.late.1.err@" in event
+
+
+async def test_a_key_reads_the_logs_of_its_sessions_only(tmp_path: Path) -> None:
+    keys = {"shop": Grant(frozenset({Scope.READ}), frozenset({"shop"}))}
+    options = {"capture_all": True, "log_dir": tmp_path}
+    async with running_node(of_manager=options, access=Policy(verify=keys.get)) as node:
+        for session in ("shop", "blog"):
+            node.manager.load(ProcessConfig("web", "echo hello"), session)
+        await logged(node, "/logs?job=shop.web", "hello\n", key="shop")
+        answer = await node.call("GET", "/logs?job=shop.web,blog.web", headers={"X-Api-Key": "shop"})
+        assert (answer.status, answer.error) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "reason"),
+    [
+        ("", 400, "bad_value"),
+        ("?job=web", 400, "bad_value"),
+        ("?job=a.b,", 400, "bad_value"),
+        (f"?job={','.join(f'a.b{number}' for number in range(101))}", 400, "bad_value"),
+        ("?job=default.nobody,default.quiet", 404, "not_found"),
+        ("?job=default.quiet", 404, "no_logs"),
+    ],
+)
+async def test_jobs_without_logs_and_wrong_names_are_refused(
+    node: HttpNode, query: str, status: int, reason: str
+) -> None:
+    await run(node, "quiet", "sleep 1000", logs=False)
+    answer = await node.call("GET", f"/logs{query}")
+    assert (answer.status, answer.error) == (status, reason)

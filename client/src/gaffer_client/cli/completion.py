@@ -231,5 +231,5 @@ def _nodes(context: Context) -> Iterator[Candidate]:
 
 
 def _contexts(context: Context) -> Iterator[Candidate]:
-    for name, keys in context.contexts.named.items():
-        yield Candidate(name, keys.get("endpoint", ""))
+    for name in context.contexts.named:
+        yield Candidate(name, context.contexts.texts(name).get("endpoint", ""))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from gaffer_client.lookup import Lookup
     from gaffer_client.node import Server
 
+_LEAST_TIMEOUT = 1.0  # seconds
+
 # Commands that need no server, or no file, start faster without what is imported where it is used.
 
 
@@ -191,7 +193,12 @@ class Context:
         self.program = program
         self.arguments = arguments
         self.environ = environ
-        self._timeout = timeout  # seconds for an answer of a node
+        self.timeout = timeout
+        """The seconds that a server may take for an answer."""
+
+    def limit(self, seconds: float) -> None:
+        """Give servers at most so many seconds for an answer, though at least one."""
+        self.timeout = min(self.timeout, max(seconds, _LEAST_TIMEOUT))
 
     @cached_property
     def _file(self) -> ClientFile:
@@ -225,9 +232,9 @@ class Context:
         return (
             first
             or find(declared, {}, self.environ)
-            or find(declared, {}, {}, self._file.of_node(url))
+            or self._file.of_node(declared, url)
             or of_context
-            or find(declared, {}, {}, self._file.of_client())
+            or self._file.of_client(declared)
         )
 
     def _value(self, declared: Setting, url: str | None = None) -> Any:
@@ -238,6 +245,11 @@ class Context:
     def _endpoint_given(self) -> str | None:
         given: str | None = self._value(self.program.endpoint)
         return given
+
+    def node_name(self, server: "Server") -> str:
+        """Return what to call the chosen node: the name that the user gave it, else its URL."""
+        given = self._endpoint_given
+        return given if given and not is_address(given) else server.url
 
     def server(self, url: str | None = None) -> "AbstractContextManager[Server]":
         """Return the chosen node, or the node at `url`, an address or a name given by the user."""
@@ -255,7 +267,7 @@ class Context:
             url,
             api_key=key,
             insecure=self._value(_INSECURE, configured),
-            timeout=self._timeout,
+            timeout=self.timeout,
             sender=PlainSender,
             **self._tls(configured),
         )
@@ -284,7 +296,7 @@ class Context:
         listed = self._is_listed(origin) or (origin.scheme == "https" and tls["cacert"] is not None)
         key = self._api_key(url) if listed else None
         insecure = self._value(_INSECURE, url)
-        with Server(url, api_key=key, insecure=insecure, timeout=self._timeout, sender=PlainSender, **tls) as server:
+        with Server(url, api_key=key, insecure=insecure, timeout=self.timeout, sender=PlainSender, **tls) as server:
             server.transport.allow_loopback = listed or all(map(_is_local, lookup.urls))
             try:
                 yield server
@@ -312,7 +324,7 @@ class Context:
 
         return Lookup(
             list(self._value(LOOKUPD)),
-            timeout=DEFAULT_TIMEOUT if timeout is None else timeout,
+            timeout=min(self.timeout, DEFAULT_TIMEOUT if timeout is None else timeout),
             api_key=self._value(_CLUSTER_KEY),
             sender=PlainSender,
             **self._tls(None),
@@ -359,7 +371,8 @@ def _checked(declared: Setting, given: Given | None) -> Any:
     try:
         return declared.rule(given.text)
     except InvalidValue as wrong:
-        raise UsageError(f"{given.source}: {wrong.message}", hint=wrong.hint) from None
+        source = f"{given.place}: {given.source}" if given.place else given.source
+        raise UsageError(f"{source}: {wrong.message}", hint=wrong.hint) from None
 
 
 def is_address(text: str) -> bool:

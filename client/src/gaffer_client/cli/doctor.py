@@ -17,7 +17,7 @@ from gaffer_client.cli.diagnosis import hint_at
 from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.findings import Finding
 from gaffer_client.cli.host_checks import check_host
-from gaffer_client.cli.members import Choice, Target, ask_each, seconds
+from gaffer_client.cli.members import Choice, Target, ask_each
 from gaffer_client.cli.output import age, coloured, print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.errors import Forbidden, GafferClientError, Unauthorized
@@ -48,23 +48,22 @@ class _Checked(NamedTuple):
 def doctor(context: Context, args: Arguments) -> int:
     """Check the chosen node, and the lookups."""
     checked = [_Checked("", list(_check_key(context)))]
-    timeout = min(_TIMEOUT, seconds(args))
+    context.limit(_TIMEOUT)
     health: HealthInfo | None = None
     try:
         with context.server() as server:
-            server.transport.timeout = timeout
             findings, health = _check_node(server)
             checked.append(_Checked(server.url, findings))
     except (GafferClientError, CommandFailed) as error:
         checked.append(_Checked("node", [Finding("settings", "fail", error.message, error.hint)]))
-    checked += _check_lookups(context, timeout, announced=health is None or bool(health["lookupds"]))
+    checked += _check_lookups(context, announced=health is None or bool(health["lookupds"]))
     return _show(context, checked)
 
 
 def doctor_of_several(context: Context, args: Arguments) -> int:
     """Check the chosen nodes, and the lookups."""
     checked = [_Checked("", list(_check_key(context)))]
-    timeout = min(_TIMEOUT, seconds(args))
+    context.limit(_TIMEOUT)
     with context.lookup() as lookup:
         targets = [Target(member, ()) for member in Choice(context, args, lookup).members()]
 
@@ -72,12 +71,12 @@ def doctor_of_several(context: Context, args: Arguments) -> int:
             return _check_node(server)[0]
 
         found: dict[str, list[Finding]] = {}
-        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=4 * timeout):
+        for target, outcome in ask_each(context, lookup, targets, ask, total=4 * context.timeout):
             if isinstance(outcome, GafferClientError | CommandFailed):
                 outcome = [Finding("reach", "fail", outcome.message, outcome.hint)]
             found[target.member.key] = outcome
         checked += [_Checked(each.member.name, found[each.member.key]) for each in targets if each.member.key in found]
-    checked += _check_lookups(context, timeout, announced=True)
+    checked += _check_lookups(context, announced=True)
     return _show(context, checked)
 
 
@@ -152,14 +151,14 @@ def _check_health(health: "HealthInfo") -> Iterator[Finding]:
             yield Finding("webhooks", "warn", f"{hook['url']}: {hook['last_error']}", hint)
 
 
-def _check_lookups(context: Context, timeout: float, *, announced: bool) -> Iterator[_Checked]:
+def _check_lookups(context: Context, *, announced: bool) -> Iterator[_Checked]:
     """Check the lookups, unless none are chosen and the node announces itself to none."""
     if not announced and context.given(LOOKUPD) is None:
         yield _Checked(
             "lookups", [Finding("lookups", "skip", "none are chosen, and the node announces itself to none")]
         )
         return
-    with context.lookup(timeout) as lookup:
+    with context.lookup() as lookup:
         for url in lookup.urls:
             yield _Checked(url, list(_check_lookup(lookup, url)))
         with suppress(GafferClientError):  # reported above

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gaffer.errors import did_you_mean
-from gaffer.jobs.names import parse_job_name, split_job_name
+from gaffer.jobs.names import JobName, parse_job_name, split_job_name
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
 from gaffer_client.cli.output import print_error
@@ -16,10 +16,14 @@ from gaffer_client.node import Server
 ALL_JOBS = ".*"
 
 
+def qualified(context: Context, args: Arguments, name: str) -> JobName:
+    """Return the name of a job with its session; raise GafferError or UsageError if it is invalid."""
+    return parse_job_name(name, split_job_name(name, "")[0] or context.program.session(args))
+
+
 def chosen_job(context: Context, args: Arguments, server: Server, name: str) -> Job:
     """Return the job `name` on a node; raise GafferError or UsageError if the name is invalid."""
-    session = split_job_name(name, "")[0] or context.program.session(args)
-    return Job(server, parse_job_name(name, session))
+    return Job(server, qualified(context, args, name))
 
 
 def chosen_jobs(context: Context, args: Arguments, server: Server, names: Sequence[str]) -> list[Job]:

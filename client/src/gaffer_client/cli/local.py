@@ -10,8 +10,8 @@ from gaffer.processes.launch import environment
 from gaffer.procfile import Procfile
 from gaffer_client.cli import one_off, ports
 from gaffer_client.cli.config import Context
-from gaffer_client.cli.errors import UsageError
-from gaffer_client.cli.output import print_error, warn
+from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.output import print_error, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.procfile_app import choose_ports, concurrency, open_application, open_procfile
 
@@ -21,6 +21,26 @@ _LISTEN = "0A"  # TCP_LISTEN in the tables of proc(5)
 def start(context: Context, args: Arguments) -> int:
     from gaffer_client.cli.foreground import run_in_foreground  # imports the manager and its loop
 
+    jobs = _described(args)
+    return run_in_foreground(
+        list(map(ProcessConfig.from_dict, jobs)), verbose=args.flag("--verbose"), watch=not args.flag("--no-watch")
+    )
+
+
+def plan(context: Context, args: Arguments) -> int:
+    """Show which processes `start` would run."""
+    for job in _described(args):
+        number, port = job["numprocesses"], (job.get("env") or {}).get("PORT") or job.get("port")
+        if context.json:
+            print_json_line({"job": job["name"], "would": "start", "numprocesses": number, "port": port})
+        else:
+            at = f" at port {str(port).removesuffix('+')}" if port else ""
+            print(printable(f"{job['name']}: would start {number} process{'' if number == 1 else 'es'}{at}"))
+    return Exit.OK
+
+
+def _described(args: Arguments) -> list[dict[str, Any]]:
+    """Return the jobs that are to run in the foreground."""
     app = open_application(args)
     named = args.words("<type>")
     for name in named:
@@ -35,8 +55,7 @@ def start(context: Context, args: Arguments) -> int:
     if first and args.text("--port") is None and "PORT" not in app.procfile.env and chosen[first] != default.get(first):
         warn(f"ports starting at {ports.BASE} are in use; {first} starts at port {chosen[first].rstrip('+')}")
     jobs = app.describe(running, chosen, DEFAULT_SESSION, foreground=True)
-    configs = [ProcessConfig.from_dict(_without_absent(job, running)) for job in jobs if running[job["name"]]]
-    return run_in_foreground(configs, verbose=args.flag("--verbose"), watch=not args.flag("--no-watch"))
+    return [_without_absent(job, running) for job in jobs if running[job["name"]]]
 
 
 def _without_absent(job: dict[str, Any], running: Mapping[str, int]) -> dict[str, Any]:

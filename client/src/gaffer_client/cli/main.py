@@ -110,8 +110,7 @@ def _dispatch(program: Program, invocation: Invocation) -> int:
     context = Context(program, arguments, os.environ, timeout=answer_timeout(arguments, command.options))
     if chooses_several_nodes(arguments):
         return command.run_on_several(context, arguments)
-    command.check_one_node(arguments)
-    return command.run(context, arguments)
+    return command.show_plan(context, arguments) if command.is_dry(arguments) else command.run(context, arguments)
 
 
 def _show_help(program: Program, invocation: Invocation) -> int:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer.errors import GafferError, did_you_mean
-from gaffer.jobs.names import check_name, parse_job_name, split_job_name
+from gaffer.jobs.names import check_name
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.output import print_error, printable, warn
+from gaffer_client.cli.jobnames import chosen_jobs, qualified, suggesting
+from gaffer_client.cli.output import print_error, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
-from gaffer_client.cli.several import answer_timeout
+from gaffer_client.cli.processes import chosen_process, names_process
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, MalformedAnswer, NotFound, Unreachable
 from gaffer_client.fleet import Member, ask_all
@@ -34,6 +35,30 @@ class Target(NamedTuple):
 
     member: Member
     jobs: tuple[str, ...]
+
+
+def show_plan(context: Context, node: str, url: str, verb: str, job: str | None = None) -> None:
+    """Print what would be done on a node, or there to a job or a process."""
+    if context.json:
+        print_json_line({"node": node, "origin": url, **({"job": job} if job else {}), "would": verb})
+    else:
+        print(printable(": ".join([node, *([job] if job else []), f"would {verb}"])), flush=True)
+
+
+def chosen_node(context: Context, args: Arguments, names: Sequence[str]) -> Target:
+    """Return the one node that is chosen, with the jobs and processes that `names` mean; raise NotFound without one."""
+    found: list[str] = []
+    with context.server() as server:
+        for name in names:
+            if names_process(name):
+                chosen_process(context, args, server, name).process.info()
+                found.append(name)
+                continue
+            for job in chosen_jobs(context, args, server, [name]):
+                with suggesting(job):
+                    job.info()
+                found.append(job.name)
+        return Target(Member(context.node_name(server), server.url, None, {}, "alive"), tuple(found))
 
 
 class Choice:
@@ -92,8 +117,7 @@ class Choice:
         return sorted(chosen, key=lambda target: target.member[:2])
 
     def _qualified(self, name: str) -> str:
-        session = split_job_name(name, "")[0] or self._context.program.session(self._args)
-        return str(parse_job_name(name, session))
+        return str(qualified(self._context, self._args, name))
 
     def _find(self, name: str) -> list[tuple[Member, str]]:
         """Return the nodes with the labels that have these jobs, each with the name of one."""
@@ -164,11 +188,6 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def seconds(args: Arguments, command: Command | None = None) -> float:
-    """Return how long the answers of a node are awaited: --timeout, unless it means something else to the command."""
-    return answer_timeout(args, () if command is None else command.options)
-
-
 def confirmed(context: Context, args: Arguments, command: Command, what: str, members: Sequence[Member]) -> bool:
     """Ask whether to do something destructive on several nodes; return whether it may be done.
 
@@ -194,19 +213,17 @@ def ask_each(
     targets: Sequence[Target],
     ask: Callable[[Server, Target], T],
     *,
-    timeout: float,
     total: float | None = None,
 ) -> Iterator[tuple[Target, T | Failure]]:
     """Yield what `ask` returns for each target, or its error, as they arrive.
 
-    An exchange with a node takes at most `timeout` seconds, and all together `total`, if it is given. The API key is
-    sent only to nodes that the user trusts.
+    All exchanges with a node take at most `total` seconds together, if it is given. The API key is sent only to nodes
+    that the user trusts.
     """
 
     def visit(target: Target) -> T | CommandFailed:
         try:
             with context.announced_server(target.member.url, lookup) as server:
-                server.transport.timeout = timeout
                 if total is not None:
                     server.transport.deadline = time.monotonic() + total
                 return ask(server, target)

@@ -103,9 +103,18 @@ def _docopt(
             given = values.pop(alias)
             if option.repeat:
                 values[option.long] += given
-            elif given:
+            elif given is not None and given is not False:
                 values[option.long] = given
+        if option.value is not None and "" in _texts(values[option.long]):
+            raise UsageError(
+                f"{option.long}: the value is empty",
+                hint=f"write {option.long}={option.value}; an unset variable of the shell is often the cause",
+            )
     return dict(values)
+
+
+def _texts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def usage_line(prefix: str, arguments: str) -> str:

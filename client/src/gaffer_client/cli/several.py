@@ -16,7 +16,7 @@ CLUSTER = Option("--cluster", "act on all nodes that have the job, as the lookup
 NODE = Option("--node=NODE", "act on the node with this name or id; may be repeated", repeat=True)
 LABEL = Option("--label=KEY=VALUE", "act on the nodes with this label; may be repeated", repeat=True)
 YES = Option("--yes", "do not ask before something is stopped on several nodes")
-DRY_RUN = Option("--dry-run", "with --cluster, --node or --label: show what would be done, and do nothing")
+DRY_RUN = Option("--dry-run", "show what would be done, and do nothing")
 TIMEOUT = Option("--timeout=SECONDS", f"wait at most SECONDS for the answers of a node (default: {DEFAULT_TIMEOUT:g})")
 
 CHOOSING = (CLUSTER, NODE, LABEL)

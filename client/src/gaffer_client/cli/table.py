@@ -11,7 +11,7 @@ from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Setting
 from gaffer_client.cli.errors import UsageError
-from gaffer_client.cli.several import CHOOSING, DRY_RUN, OPTIONS
+from gaffer_client.cli.several import DRY_RUN, OPTIONS
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
@@ -43,8 +43,11 @@ class Command:
     `control` for a command that changes something.
 
     A command that `passes_on` receives everything after its first argument unchanged, including options. After the
-    command, a short option that it shares with the program is the command's. `on_several` names the function that does
-    the same on several nodes, as MODULE:FUNCTION below `gaffer_client.cli.commands`; its third argument is the command.
+    command, a short option that it shares with the program is the command's.
+
+    `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
+    `gaffer_client.cli.commands`; its third argument is the command. `plan` names the function that shows what would be
+    done on one node, by default the same. `instead` says what users of a command for one node can do on several.
     """
 
     def __init__(
@@ -64,6 +67,8 @@ class Command:
         uses: tuple[str, ...] = (),
         scope: str | None = None,
         on_several: str | None = None,
+        plan: str | None = None,
+        instead: str | None = None,
     ) -> None:
         self.name = name
         self.summary = summary
@@ -79,37 +84,50 @@ class Command:
         self.uses = uses
         self.scope = scope or ("read" if effect == "read" else "control")
         self.on_several = on_several
+        self.plan = plan or on_several
+        self.instead = instead
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        several = (*(each.long for each in OPTIONS), "--lookupd") if self.on_several else ()
-        return option.long in (*self.uses, *_USED[self.target], *several)
+        several = (*(each.long for each in OPTIONS if each != DRY_RUN), "--lookupd") if self.on_several else ()
+        planned = (DRY_RUN.long,) if self.plan and self.effect != "read" else ()
+        return option.long in (*self.uses, *_USED[self.target], *several, *planned)
 
-    def check_one_node(self, args: "Arguments") -> None:
-        """Raise UsageError if the arguments ask for no change, but the command would change something on one node."""
-        if (
-            args.flag(DRY_RUN.long)
-            and self.effect != "read"
-            and all(each.long != DRY_RUN.long for each in self.options)
-        ):
-            raise UsageError("--dry-run applies to several nodes", hint="add --cluster, --node or --label")
+    def is_dry(self, args: "Arguments") -> bool:
+        """Return whether only what it would do on one node is to be shown; raise UsageError if it can't say that."""
+        if not args.flag(DRY_RUN.long) or any(each.long == DRY_RUN.long for each in self.options):
+            return False
+        if self.plan is None and self.effect != "read":
+            raise UsageError(f"`{self.name}` can't say what it would do", hint=f"omit {DRY_RUN.long}")
+        return self.effect != "read"
+
+    def show_plan(self, context: "Context", args: "Arguments") -> int:
+        """Show what the command would do on one node."""
+        assert self.plan is not None
+        return _function(self.plan)(context, args, self)
 
     def run_on_several(self, context: "Context", args: "Arguments") -> int:
         """Do the same on several nodes; raise UsageError if the command acts on one only."""
         if self.on_several is None:
+            choice = f"use {context.program.endpoint_option} to choose one node, by its URL or name"
             raise UsageError(
                 f"`{context.program.name} {self.name}` does not act on several nodes",
-                hint=f"omit {', '.join(each.long for each in CHOOSING)}",
+                hint=f"{choice}; {self.instead}" if self.instead else choice,
             )
-        module, _, function = self.on_several.partition(":")
-        run: Callable[..., int] = getattr(import_module(f"gaffer_client.cli.commands.{module}"), function)
-        return run(context, args, self)
+        return _function(self.on_several)(context, args, self)
 
     def program_options(self, program: "Program") -> list[Option]:
         """Return the options of the program as they are accepted after this command; its own take precedence."""
         own = {name for option in self.options for name in option.spellings}
         others = [option for option in program.options if option.long not in own]
         return [option if own.isdisjoint(option.spellings) else option.without_short() for option in others]
+
+
+def _function(path: str) -> Callable[..., int]:
+    """Return the function at MODULE:FUNCTION below `gaffer_client.cli.commands`."""
+    module, _, name = path.partition(":")
+    found: Callable[..., int] = getattr(import_module(f"gaffer_client.cli.commands.{module}"), name)
+    return found
 
 
 class Family(NamedTuple):

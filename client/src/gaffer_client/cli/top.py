@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gaffer_client.cli.board import Act, Board, Row
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.members import Choice, seconds
+from gaffer_client.cli.members import Choice
 from gaffer_client.cli.output import age, print_json_line, printable, wants_colour
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.screen import Ended, Screen
@@ -81,40 +81,28 @@ def _list(node: _Node) -> "list[ListedJob] | CommandFailed":
 
 def top(context: Context, args: Arguments) -> int:
     """Show the jobs of one node."""
-    url = ""
-
-    @contextmanager
-    def connect() -> Iterator[Server]:
-        with context.server() as server:
-            server.transport.timeout = min(server.transport.timeout, seconds(args))
-            yield server
-
     with context.server() as server:
         url = server.url
-    return _run(context, args, _Source(lambda: [_Node(url, connect)]), url, several=False)
+    return _run(context, args, _Source(lambda: [_Node(url, context.server)]), url, several=False)
 
 
 def top_of_several(context: Context, args: Arguments) -> int:
     """Show the jobs of the chosen nodes."""
-    timeout = seconds(args)
     with context.lookup() as lookup:
 
         def find() -> list[_Node]:
             members = Choice(context, args, lookup, warns=False).members()
-            return [_Node(member.name, _connection(context, lookup, member.url, timeout)) for member in members]
+            return [_Node(member.name, _connection(context, lookup, member.url)) for member in members]
 
         title = ", ".join(args.words("--node")) or "cluster"
         return _run(context, args, _Source(find), title, several=True)
 
 
-def _connection(
-    context: Context, lookup: "Lookup", url: str, timeout: float
-) -> Callable[[], AbstractContextManager[Server]]:
+def _connection(context: Context, lookup: "Lookup", url: str) -> Callable[[], AbstractContextManager[Server]]:
     @contextmanager
     def connect() -> Iterator[Server]:
         with context.announced_server(url, lookup) as server:
-            server.transport.timeout = timeout
-            server.transport.deadline = time.monotonic() + timeout
+            server.transport.deadline = time.monotonic() + context.timeout
             yield server
 
     return connect

@@ -15,11 +15,14 @@ _ATTEMPTS = 3  # at a read that a rotation disturbs
 
 
 class Reading:
-    """A log being read: the next byte is at `offset`. `until` is where what its files held at first ends."""
+    """A log being read: the next byte is at `offset`. `until` is where what its files held at first ends.
 
-    def __init__(self, log: StoredLog, epoch: str, offset: int, until: int) -> None:
+    `label` distinguishes it from the other logs of its feed.
+    """
+
+    def __init__(self, log: StoredLog, label: str, epoch: str, offset: int, until: int) -> None:
         self.log = log
-        self.label = log.name.label
+        self.label = label
         self.epoch = epoch
         self.offset = offset
         self.until = until
@@ -52,19 +55,32 @@ class Reading:
 class LogFeed:
     """Readings as one source of chunks; `finished` is done once it is closed. Use it on the loop.
 
-    Logs for which `includes` is true join it while they are followed.
+    Logs of the `jobs` for which `includes` is true join it while they are followed. `named`: labels begin with the name
+    of the job.
     """
 
-    def __init__(self, store: LogStore, job: str, includes: Callable[[LogName], bool]) -> None:
+    def __init__(
+        self, store: LogStore, jobs: Sequence[str], includes: Callable[[LogName], bool], *, named: bool = False
+    ) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.readings: list[Reading] = []
         self._store = store
-        self._job = job
+        self._jobs = jobs
         self._includes = includes
+        self.named = named
         self._changed: dict[LogName, None] = {}
         self._wake = asyncio.Event()
         self._ending = False
-        store.watch(job, self._on_growth)
+        for job in jobs:
+            store.watch(job, self._on_growth)
+
+    async def find(self) -> list[LogName]:
+        """Return the logs that have files, job by job. Raises LogUnreadable."""
+        return [name for job in self._jobs for name in await self._store.find(job) if self._includes(name)]
+
+    def label(self, name: LogName) -> str:
+        """Return what distinguishes a log from the others, such as `1.out` or `shop.web.1.out`."""
+        return f"{name.job}.{name.label}" if self.named else name.label
 
     def is_over(self) -> bool:
         """Return whether nothing more is wanted of it."""
@@ -77,7 +93,8 @@ class LogFeed:
 
     def close(self) -> None:
         """Finish the feed."""
-        self._store.unwatch(self._job, self._on_growth)
+        for job in self._jobs:
+            self._store.unwatch(job, self._on_growth)
         if not self.finished.done():
             self.finished.set_result(None)
 
@@ -131,7 +148,7 @@ class LogFeed:
                 return reading
         log = self._store.log(name)
         extent = await log.extent()
-        self.readings.append(Reading(log, extent.epoch, extent.start, extent.end))
+        self.readings.append(Reading(log, self.label(name), extent.epoch, extent.start, extent.end))
         return self.readings[-1]
 
     def _on_growth(self, file: str) -> None:
@@ -175,7 +192,7 @@ class Plain:
 
 
 class Events:
-    """The logs as server-sent events: their text, or base64 of their bytes, under the name `SLOT.STREAM`.
+    """The logs as server-sent events: their text, or base64 of their bytes, under the label of the log.
 
     The id of an event is the position of all logs, from which a client can continue.
     """

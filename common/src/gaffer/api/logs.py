@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Literal
@@ -20,7 +21,7 @@ from gaffer.http.feeds import Heartbeat, Tail, TailSize, parse_heartbeat, parse_
 from gaffer.http.operations import EVENTS, TEXT, operation
 from gaffer.http.routes import Route
 from gaffer.jobs import rules
-from gaffer.jobs.names import JobName
+from gaffer.jobs.names import NAME_PATTERN, JobName, parse_job_name
 from gaffer.streams.log_names import LogName
 from gaffer.streams.log_store import LogStore, LogUnreadable
 from gaffer.streams.position import PATTERN, Position
@@ -28,7 +29,10 @@ from gaffer.streams.position import PATTERN, Position
 OFFSET_HEADER, GAP_HEADER = "X-Gaffer-Offset", "X-Gaffer-Gap"
 
 _UNIX_TIME = 1e9  # seconds: larger numbers are a time since 1970, smaller ones an age
-_LABEL = r"(?:0|[1-9][0-9]{0,5})\.(?:out|err)"
+_NAME = NAME_PATTERN.removeprefix("^").removesuffix("$")
+_JOB = rf"{_NAME}\.{_NAME}"
+_JOBS = rf"{_JOB}(?:,{_JOB})*"
+_LABEL = rf"(?:{_JOB}\.)?(?:0|[1-9][0-9]{{0,5}})\.(?:out|err)"
 _POSITION = rf"(?:(?:{_LABEL})@)?{PATTERN}"
 _POSITIONS = f"{_POSITION}(?:,{_POSITION})*"
 _STREAMS = "(?:out|err)(?:,(?:out|err))?"
@@ -52,6 +56,13 @@ Since = Annotated[
 ]
 
 
+_HINTS = {
+    "stream": "use out, err, or out,err",
+    "slot": "use numbers separated by commas",
+    "job": "use names such as shop.web, separated by commas",
+}
+
+
 class LogsQuery(msgspec.Struct):
     """Which logs to return, and from where on; by default everything that is kept."""
 
@@ -72,24 +83,34 @@ class LogsQuery(msgspec.Struct):
     heartbeat: Heartbeat = "true"
 
 
+class LogsOfJobsQuery(LogsQuery, kw_only=True):
+    """Which logs of which jobs to return, and from where on; by default everything that is kept."""
+
+    job: Annotated[str, Meta(pattern=f"^{_JOBS}$", description="Qualified names of jobs, such as `shop.web,shop.api`.")]
+
+
 class LogsHandler(NodeHandler):
     """Base of the handlers of logs."""
 
     _feed: LogFeed | None = None
 
-    async def send_logs(self, job: JobName, slot: int | None = None) -> None:
-        """Send the logs of a job, or of one of its slots."""
+    async def send_logs(self, jobs: Sequence[JobName], slot: int | None = None, *, named: bool = False) -> None:
+        """Send the logs of jobs, or of one of their slots; `named`: their labels have the name of the job."""
         store = self.manager.log_store
         if store is None:
             raise _no_logs("this node writes no log files", None)
         streams = self._choice("stream", _STREAMS, "out") or []
         slots = [str(slot)] if slot is not None else self._choice("slot", _SLOTS, None)
         self._feed = feed = LogFeed(
-            store, str(job), lambda name: name.stream in streams and (slots is None or str(name.slot) in slots)
+            store,
+            list(map(str, jobs)),
+            lambda name: name.stream in streams and (slots is None or str(name.slot) in slots),
+            named=named,
         )
         self.application.feeds.add(feed)
         try:
-            await self._send(feed, store, job, joinable=slots is None or len(slots) * len(streams) > 1)
+            joinable = slots is None or len(slots) * len(streams) > 1
+            await self._send(feed, store, jobs, joinable=joinable)
         except StreamClosedError:
             pass
         except LogUnreadable:
@@ -102,17 +123,19 @@ class LogsHandler(NodeHandler):
             self.application.feeds.discard(feed)
             feed.close()
 
-    async def _send(self, feed: LogFeed, store: LogStore, job: JobName, *, joinable: bool) -> None:
+    async def _send(self, feed: LogFeed, store: LogStore, jobs: Sequence[JobName], *, joinable: bool) -> None:
         start = _Start.of(self)
         follows = self.flag("follow")
-        names = list(filter(feed._includes, await store.find(str(job))))
-        if not names:
-            self._check_logged(job)
+        names = await feed.find()
+        found = {name.job for name in names}
+        for job in jobs:
+            if str(job) not in found:
+                self._check_logged(job)
         if len(names) > MAX_LOGS:
-            hint = f"add slot=1,2,... for at most {MAX_LOGS} logs"
+            hint = f"add slot=1,2,... or stream=out for at most {MAX_LOGS} logs"
             raise BadRequest(f"too many logs: {len(names)}", reason="bad_value", hint=hint)
         gaps = await start.open(feed, store, names)
-        labelled = len(names) > 1 or (follows and joinable)
+        labelled = len(names) > 1 or feed.named or (follows and joinable)
         form = self._form(feed, several=labelled)
         self.set_header("Content-Type", form.media)
         self.set_header("Cache-Control", "no-store, no-transform")  # proxies that compress a feed delay it
@@ -156,8 +179,7 @@ class LogsHandler(NodeHandler):
         if value is None:
             return None
         if not re.fullmatch(pattern, value, re.ASCII):
-            hint = "use out, err, or out,err" if name == "stream" else "use numbers separated by commas"
-            raise _invalid(name, value, hint)
+            raise _invalid(name, value, _HINTS[name])
         return list(dict.fromkeys(value.split(",")))
 
     def _check_logged(self, job: JobName) -> None:
@@ -201,7 +223,35 @@ class JobLogsHandler(LogsHandler):
         of `SLOT.STREAM@EPOCH:OFFSET`; a plain offset needs a single log. Server-sent events have the name
         `SLOT.STREAM`, the text as data, and such a list as their id, which Last-Event-ID or `offset` continues.
         """
-        await self.send_logs(self.job)
+        await self.send_logs([self.job])
+
+
+class LogsOfJobsHandler(LogsHandler):
+    """The log files of several jobs."""
+
+    @operation(
+        str,
+        query=LogsOfJobsQuery,
+        media=(TEXT, EVENTS),
+        headers={
+            OFFSET_HEADER: "Without `follow`: the `offset` that continues the response.",
+            GAP_HEADER: "The bytes before the start, `FROM-TO`, that `offset` asks for and that are no longer kept.",
+        },
+        errors=(LogUnreadable,),
+        endless=True,
+    )
+    async def get(self) -> None:
+        """Return the logs of several jobs as those of one, the older piece first; at most 100 logs.
+
+        Everything is as for the logs of one job, but a log is called `SESSION.JOB.SLOT.STREAM` in events, gaps and
+        positions. Each of the jobs must exist or have files.
+        """
+        jobs = list(map(parse_job_name, self._choice("job", _JOBS, "") or ()))
+        if len(jobs) > MAX_LOGS:
+            raise BadRequest(f"too many jobs: {len(jobs)}", reason="bad_value", hint=f"name at most {MAX_LOGS}")
+        for job in jobs:
+            self.grant.require_session(job.session)
+        await self.send_logs(jobs, named=True)
 
 
 class PidLogsHandler(LogsHandler):
@@ -221,7 +271,7 @@ class PidLogsHandler(LogsHandler):
     async def get(self) -> None:
         """Return the logs of the slot of the process, as for its job. They include those of earlier processes."""
         process = self.process
-        await self.send_logs(process.job, process.slot)
+        await self.send_logs([process.job], process.slot)
 
 
 class _Start:
@@ -248,15 +298,15 @@ class _Start:
         """Add a reading of each log to the feed; return the gaps before them, from and to."""
         gaps = []
         if self._positions is not None and "" in self._positions and len(names) > 1:
-            labels = ", ".join(name.label for name in names[:10])
-            hint = f"add slot=N, or start with the log, as in {names[0].label}@OFFSET"
+            labels = ", ".join(map(feed.label, names[:10]))
+            hint = f"add slot=N, or start with the log, as in {feed.label(names[0])}@OFFSET"
             raise BadRequest(f"`offset` needs a single log; there are {labels}", reason="bad_value", hint=hint)
         for name in names:
             log = store.log(name)
             extent = await log.extent()
             start = extent.start
             if self._positions is not None:
-                found = self._positions.get(name.label) or self._positions.get("")
+                found = self._positions.get(feed.label(name)) or self._positions.get("")
                 if found is not None:
                     elsewhere = found.epoch != "" and (found.epoch != extent.epoch or found.offset > extent.end)
                     if found.offset > extent.end and not elsewhere:
@@ -273,7 +323,7 @@ class _Start:
                         extent.end - size if self._tail.in_bytes else await log.offset_of_tail_lines(size, feed.is_over)
                     )
                     start = max(start, back)
-            reading = Reading(log, extent.epoch, start, max(start, extent.end))
+            reading = Reading(log, feed.label(name), extent.epoch, start, max(start, extent.end))
             feed.readings.append(reading)
             if self._positions is not None and found is not None and wanted < extent.start:
                 gaps.append((reading, wanted, extent.start))
@@ -322,6 +372,7 @@ def _no_logs(message: str, hint: str | None) -> NotFound:
 
 
 ROUTES = [
+    Route("/logs", LogsOfJobsHandler, {"GET": Scope.READ}),
     Route("/jobs/{sid}/{job}/logs", JobLogsHandler, {"GET": Scope.READ}),
     Route("/{pid:digits}/logs", PidLogsHandler, {"GET": Scope.READ}),
 ]

@@ -113,7 +113,8 @@ class JobQueries:
         """The visible state."""
         if self.disabled and self.active:
             return JobState.STOPPING if self._by_pid else JobState.STOPPED
-        return visible_state(self.phase, {slot.state for slot in self.slots.values()}, empty=not self._by_pid)
+        slots = self.slots or self.committed
+        return visible_state(self.phase, {slot.state for slot in slots.values()}, empty=not self._by_pid)
 
     @property
     def last_exit(self) -> ExitRecord | None:
@@ -164,6 +165,8 @@ class JobQueries:
                 return None
 
     def _why_waiting(self) -> str:
+        if self.target == 0:
+            return "scaled to 0 processes"
         if self._paused_because is not None:
             return self._paused_because
         if not self.name_free:

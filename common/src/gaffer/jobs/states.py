@@ -87,7 +87,7 @@ PHASES: dict[tuple[Phase, Order], Phase] = {
 }
 
 
-# The first of these that some slot is in decides; a job without slots runs, as wanted, nothing.
+# The first of these that some slot is in decides.
 _FROM_SLOTS = (
     (SlotState.READY, JobState.RUNNING),
     (SlotState.DRAINING, JobState.RUNNING),
@@ -100,14 +100,17 @@ _FROM_SLOTS = (
 
 
 def visible_state(phase: Phase, slots: Set[SlotState], *, empty: bool) -> JobState:
-    """The visible state, from the phase and the states of the slots; `empty` when no process is left."""
+    """The visible state, from the phase and the states of the slots; `empty` when no process is left.
+
+    A started job without slots is waiting: it is scaled to 0 processes.
+    """
     if phase is Phase.FAILED:
         return JobState.FAILED
     if phase is Phase.COMPLETED and empty:
         return JobState.COMPLETED
     if phase not in (Phase.STARTED, Phase.HELD):
         return JobState.STOPPED if empty else JobState.STOPPING
-    return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.RUNNING)
+    return next((seen for slot_state, seen in _FROM_SLOTS if slot_state in slots), JobState.WAITING)
 
 
 EXPECTED = frozenset({"stopped", "restart", "update", "rollback", "max_lifetime", "idle"})

@@ -79,9 +79,12 @@ class Section:
         return {key: value.data for key, value in self.values.items()}
 
 
-def parse_ini(text: str, file: str) -> tuple[dict[str, Section], list[Problem]]:
-    """Return the sections of `text` in order, and all problems in it; `file` is its name in messages."""
-    parser = _Parser(file)
+def parse_ini(text: str, file: str, first: str = "gaffer") -> tuple[dict[str, Section], list[Problem]]:
+    """Return the sections of `text` in order, and all problems in it; `file` is its name in messages.
+
+    `first` is a section that such files often begin with, for hints.
+    """
+    parser = _Parser(file, first)
     for number, line in enumerate(text.split("\n"), start=1):
         parser.feed(number, line)
     parser.finish_value()
@@ -120,8 +123,9 @@ def _joined(items: Iterable[str]) -> str:
 
 
 class _Parser:
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, first: str) -> None:
         self.file = file
+        self.first = first
         self.sections: dict[str, Section] = {}
         self.problems: list[Problem] = []
         self._section: Section | None = None
@@ -144,7 +148,8 @@ class _Parser:
         if content.startswith("["):
             self._begin_section(number, content)
         elif self._section is None:
-            self._wrong(number, f"{content!r} before the first section", "start with a section header such as [gaffer]")
+            hint = f"start with a section header such as [{self.first}]"
+            self._wrong(number, f"{content!r} before the first section", hint)
         else:
             self._begin_value(number, content, indent)
 
@@ -169,7 +174,8 @@ class _Parser:
         key, separator, text = content.partition("=")
         key = key.strip()
         if not separator or not key:
-            self._wrong(number, f"[{self._section.name}] expected key = value, got {content!r}")
+            hint = f"write {content.replace(':', ' =', 1)}" if ":" in content else None
+            self._wrong(number, f"[{self._section.name}] expected key = value, got {content!r}", hint)
         elif key in self._section.values:
             first = self._section.values[key].line
             self._wrong(number, f"[{self._section.name}] {key} is already set on line {first}", "remove one of the two")

@@ -102,10 +102,14 @@ def option_groups(schema: type, first: Iterable[Option]) -> dict[str, list[Optio
 
 
 class Given(NamedTuple):
-    """The text of a setting and its source: `--bind`, `GAFFER_STATE_DIR`, `[client] endpoint`."""
+    """The text of a setting and its source: `--bind`, `GAFFER_STATE_DIR`, `[client] endpoint`.
+
+    `place` is the file and line of a source in a file, if known.
+    """
 
     source: str
     text: str
+    place: str | None = None
 
 
 def find(

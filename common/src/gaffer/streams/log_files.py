@@ -166,7 +166,7 @@ class LogWriter:
                         journal, begin, end, data, parts, total=sum(map(len, parts)), exact=not formatter.starts_lines
                     )
                 self._append(file, parts, progress, finished=finished)
-        file.settle(finished=finished)
+        file.settle(finished=finished, lacks=file.path in self._losses)
         file.written(size)
         if finished:
             with contextlib.suppress(RuntimeError):  # the loop was closed
@@ -189,6 +189,7 @@ class LogWriter:
         file.is_new = logged == 0
         file.formatter.resume(inside_line=journal.start < logged and journal.read(logged - 1, 1) != b"\n")
         file.surplus = max(0, logged - file.begin)
+        self._lose(file, file.begin - logged, "they could not be written in time")
 
     def _append(
         self, file: "LogFile", data: Sequence[bytes], progress: Progress | None = None, *, finished: bool = False
@@ -204,6 +205,8 @@ class LogWriter:
                         appender.write_line(file.formatter.loss(loss.size, loss.reason, time.time()))
                         del self._losses[path]
                         self._report_recovery()
+                        if progress is not None:
+                            progress.pass_loss()
                     for parts, length in _batches(data):
                         appender.write(parts, length)
                 finally:
@@ -226,7 +229,7 @@ class LogWriter:
             callback(name)
 
     def _lose(self, file: "LogFile", size: int, reason: str, report: str = "") -> None:
-        if not size:
+        if size <= 0:
             return
         self.lost += size
         self.lost_by_job[file.job] = self.lost_by_job.pop(file.job, 0) + size
@@ -268,6 +271,7 @@ class LogFile:
         self.is_new = True  # nothing was written yet
         self.journal: Journal | None = None
         self.begin = 0  # offset in the stream of the next data to take
+        self.done = 0  # offset up to which the file has the stream, or never will
         self.is_resumed = False  # the file may have some of the next data
         self.is_released = False  # the output goes on without us
         self.surplus = 0  # bytes of the next data that the file has
@@ -300,7 +304,7 @@ class LogFile:
 
     def resume(self, journal: Journal) -> None:
         """Queue what the file lacks of the data in `journal`; as `record_in`."""
-        self.begin = max(journal.logged, journal.start)
+        self.begin = self.done = max(journal.logged, journal.start)
         self.is_resumed = True
         self.journal = journal
         for offset in range(self.begin, journal.end, READ_SIZE):
@@ -332,13 +336,17 @@ class LogFile:
                 del data[0], times[:1]
         return data, times
 
-    def settle(self, *, finished: bool) -> None:
-        """Note that what was taken is in the file, or lost."""
+    def settle(self, *, finished: bool, lacks: bool) -> None:
+        """Note that what was taken is in the file, or lost.
+
+        If the file `lacks` some, and a line that says so, the journal keeps the offset where that begins: after a crash
+        it is written from there, as far as the journal still has it.
+        """
         journal = self.journal
         if journal is not None:
-            logged = self.begin - self.formatter.held
-            if journal.logged < logged:
-                journal.settle(logged)
+            self.done = max(self.done, self.begin - self.formatter.held)
+            if journal.logged < self.done and not lacks:
+                journal.settle(self.done)
             if finished:
                 self.journal = None
                 journal.close()

@@ -45,6 +45,11 @@ class Progress:
         after = self._offset(written + count)
         self._journal.intend(self._offset(written), LogWrite(*identity, size, size + count, after))
 
+    def pass_loss(self) -> None:
+        """Note that a line in the file stands for what it lacks before the batch."""
+        self._began = self._begin
+        self._journal.settle(self._begin)
+
     def settle(self, written: int) -> None:
         """Note that `written` bytes of the batch are in the file."""
         if self._journal.under_way is not None:

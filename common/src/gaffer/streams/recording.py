@@ -111,8 +111,8 @@ class Recording:
     def _release(self, journal: Journal) -> None:
         """Give back what neither the ring nor the log file needs any more."""
         # Of what the log has, the last byte tells whether it is inside a line.
-        logged = self._ring.start if self._log_file is None else journal.logged - 1
-        journal.release(min(self._ring.start, logged))
+        done = self._ring.start if self._log_file is None else self._log_file.done - 1
+        journal.release(min(self._ring.start, done))
 
     def close(self, *, ended: bool) -> None:
         """Stop using the journal; if `ended`, the keeper need not hold the pipe any more."""

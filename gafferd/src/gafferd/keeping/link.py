@@ -111,7 +111,7 @@ class KeeperLink:
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
-        self._stopping = False
+        self._serves = self._stopping = False
         self._since = time.time()
         self._last = ""  # how the previous gafferd ended
         self._children: dict[str, _Child] = {}  # by id
@@ -352,12 +352,13 @@ class KeeperLink:
 
     def ready(self) -> None:
         """Report that the node listens, and from now on that its loop is alive."""
+        self._serves = True
         self._say(f"READY=1\nWATCHDOG={self._watchdog:g}")
         self._beat()
 
     def quiesce(self) -> None:
-        """Report that the node stops, unless another gafferd is to follow."""
-        if not self.handing_over:
+        """Report that the node stops, unless another gafferd is to follow, also as this one could not start."""
+        if self._serves and not self.handing_over:
             self._stopping = True
             self._say("STOPPING=1")
 
@@ -376,7 +377,7 @@ class KeeperLink:
 
     def table(self) -> tuple[str, list[int]]:
         """Return the table for another keeper, see `gafferd/keeper.py`, and the descriptors in it."""
-        lines = [f"UPTIME={time.time() - self._since:.3f}", f"LAST=the keeper (pid {self.pid}) has ended"]
+        lines = [f"UPTIME={time.time() - self._since:.3f}", f"LAST=the keeper (pid {self.pid}) has ended", "KILLED=1"]
         descriptors = []
         for name in tuple(self._held):
             if self._are_open(name):

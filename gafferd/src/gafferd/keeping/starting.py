@@ -1,4 +1,4 @@
-"""Starting the keeper, and joining the one that started this process."""
+"""Starting the keeper, joining the one that started this process, and taking its place."""
 
 import contextlib
 import faulthandler
@@ -44,7 +44,7 @@ def start_keeper(
     # A signal during the fork waits for the keeper, which forwards it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
-    program = _Program.current(background, log)
+    program = Program.current(background, log)
     if child:
         theirs.set_inheritable(True)
         try:
@@ -90,17 +90,17 @@ def join_keeper(
         message = f"expected the descriptor of a socket, got {text!r}"
         raise ConfigError([Problem(VARIABLE, message, "only the keeper of gafferd sets this variable")]) from None
     pid = int.from_bytes(found[:4], sys.byteorder)
-    return _connect(connection, pid, watchdog, _Program.current(background, log))
+    return _connect(connection, pid, watchdog, Program.current(background, log))
 
 
-def _connect(connection: socket.socket, keeper: int, watchdog: float, program: "_Program") -> KeeperLink:
+def _connect(connection: socket.socket, keeper: int, watchdog: float, program: "Program") -> KeeperLink:
     faulthandler.enable(2)  # the keeper ends a gafferd that hangs by SIGABRT
     link = KeeperLink(connection, keeper, watchdog)
     link.replace_keeper = lambda: become_keeper(link, program)
     return link
 
 
-class _Program(NamedTuple):
+class Program(NamedTuple):
     """How to run a keeper whose gafferd is run as this process was; `files` is its limit of open files."""
 
     mode: str
@@ -109,10 +109,19 @@ class _Program(NamedTuple):
     files: int
 
     @classmethod
-    def current(cls, background: bool, log: str | None) -> "_Program":
+    def current(cls, background: bool, log: str | None) -> "Program":
         """Note what is true at the start of this process."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return cls("background" if background else "foreground", log or "", dict(os.environ), files)
+
+    def write_table(self, table: str, descriptors: Sequence[int]) -> str:
+        """Write a table for `execute("--table", ...)`, and let it inherit its descriptors; raise OSError."""
+        file = os.memfd_create("table", 0)
+        with open(file, "wb", closefd=False) as writer:
+            writer.write(f"LIMIT={self.files}\nOOM=\nLEFT={int(self.mode == 'background')}\n{table}".encode())
+        for each in (*descriptors, file):
+            os.set_inheritable(each, True)
+        return str(file)
 
     def execute(self, *source: str) -> NoReturn:
         """Become the keeper; raise OSError."""
@@ -121,7 +130,7 @@ class _Program(NamedTuple):
         os.execve(boot[0], [*boot, *source, self.mode, self.log, *command], self.environ)
 
 
-def become_keeper(link: KeeperLink, program: _Program) -> str:
+def become_keeper(link: KeeperLink, program: Program) -> str:
     """Become the keeper of what the lost one kept; return why that is not possible.
 
     Our children become those of the new keeper. The processes that the lost one had adopted are nobody's: that they
@@ -137,12 +146,7 @@ def become_keeper(link: KeeperLink, program: _Program) -> str:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     table, descriptors = link.table()
     try:
-        file = os.memfd_create("table", 0)
-        with open(file, "wb", closefd=False) as writer:
-            writer.write(f"LIMIT={program.files}\nOOM=\nLEFT={int(program.mode == 'background')}\n{table}".encode())
-        for each in (*descriptors, file):
-            os.set_inheritable(each, True)
-        program.execute("--table", str(file))
+        program.execute("--table", program.write_table(table, descriptors))
     except OSError as error:
         for each in descriptors:
             os.set_inheritable(each, False)

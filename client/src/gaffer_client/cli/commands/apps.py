@@ -8,9 +8,10 @@ from gaffer.runtime.options import Option
 from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.output import print_error, print_json, printable
+from gaffer_client.cli.output import print_error, print_json, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.places import app_name
+from gaffer_client.cli.several import DRY_RUN
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import Conflict, NotFound, StatusError
 from gaffer_client.node import Server
@@ -60,15 +61,19 @@ def taken_ports(server: Server, session: str) -> "list[Span]":
     return [span for span in spans if span]
 
 
+def plan_load(context: Context, args: Arguments, command: Command) -> int:
+    """Show what `load` would do."""
+    return load(context, args)
+
+
 def _load(context: Context, args: Arguments, server: Server, session: str, jobs: list[dict[str, Any]]) -> int:
+    if args.flag(DRY_RUN.long):
+        return _show_plan(context, server, session, jobs)
     start = False if args.flag("--nostart") else None
     try:
         server.load_all(jobs, session, start=start)
     except Conflict as error:
-        raise CommandFailed(
-            f"{error.message}; nothing was loaded",
-            hint=f"`gaffer unload {session}` removes it; use another name to keep both",
-        ) from None
+        raise _already_loaded(error.message, session) from None
     if context.json:
         print_json({"ok": True})
         return Exit.OK
@@ -77,6 +82,26 @@ def _load(context: Context, args: Arguments, server: Server, session: str, jobs:
         port = (job.get("env") or {}).get("PORT") or job.get("port")
         shown = f", port {str(port).removesuffix('+')}" if port else ""
         print(printable(f"  {job['name']}: {job.get('numprocesses', 1)}{shown}"))
+    return Exit.OK
+
+
+def _already_loaded(message: str, session: str) -> CommandFailed:
+    return CommandFailed(
+        f"{message}; nothing was loaded", hint=f"`gaffer unload {session}` removes it; use another name to keep both"
+    )
+
+
+def _show_plan(context: Context, server: Server, session: str, jobs: list[dict[str, Any]]) -> int:
+    """Show the number of processes of each type, as for several nodes."""
+    loaded = {f"{session}.{job['name']}" for job in jobs} & set(server.jobs())
+    if loaded:
+        raise _already_loaded(f"{', '.join(sorted(loaded))} is already loaded", session)
+    name = context.node_name(server)
+    numbers = {job["name"]: job.get("numprocesses", 1) for job in jobs}
+    if context.json:
+        print_json({"plan": [{"node": name, "origin": server.url, "numprocesses": numbers}]})
+    else:
+        print(table(("NODE", *map(printable, numbers)), [(name, *numbers.values())]))
     return Exit.OK
 
 
@@ -152,6 +177,7 @@ COMMANDS = (
         effect="write",
         scope="define",
         on_several="spread:load",
+        plan="apps:plan_load",
         options=(
             Option(
                 "-c SPEC, --concurrency=SPEC",

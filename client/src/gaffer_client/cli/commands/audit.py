@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_job_name
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.jobnames import chosen_job
+from gaffer_client.cli.jobnames import ALL_JOBS, qualified
 from gaffer_client.cli.output import moment, print_json, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.since import parse_age, parse_time
@@ -21,23 +21,33 @@ if TYPE_CHECKING:
 
 _DEFAULT_LIMIT = 20
 _PAGE = 1000  # entries that a node returns at once
-_ALL_JOBS = ".*"
+_HEADINGS = ("WHAT", "JOB", "CALLER", "ADDRESS", "RESULT", "DETAILS")
 
 
 def history(context: Context, args: Arguments) -> int:
-    limit, since = _limit(args.text("--limit")), _since(args.text("--since"))
+    limit, since = chosen_part(args)
     with context.server() as server:
-        page = _read(server, _job(context, args, server), since, limit)
+        page = read_history(server, chosen_name(context, args), since, limit)
     if context.json:
         print_json(page)
     elif page["entries"]:
-        print(table(("WHEN", "WHAT", "JOB", "CALLER", "ADDRESS", "RESULT", "DETAILS"), map(_row, page["entries"])))
+        show_entries([((), entry) for entry in page["entries"]])
     else:
         print("Nothing was recorded.")
     return Exit.OK
 
 
-def _read(server: Server, job: str | None, since: float | None, limit: int) -> "HistoryPage":
+def chosen_part(args: Arguments) -> tuple[int, float | None]:
+    """Return how many entries to show, and since when; raise UsageError."""
+    return _limit(args.text("--limit")), _since(args.text("--since"))
+
+
+def show_entries(entries: "Sequence[tuple[Sequence[str], HistoryEntry]]", origin: Sequence[str] = ()) -> None:
+    """Print entries as a table, each with columns that say where it happened, whose headings are `origin`."""
+    print(table(("WHEN", *origin, *_HEADINGS), [_row(where, entry) for where, entry in entries]))
+
+
+def read_history(server: Server, job: str | None, since: float | None, limit: int) -> "HistoryPage":
     page = server.history(job, since=since, limit=min(limit, _PAGE))
     while page["next"] is not None and len(page["entries"]) < limit:
         left = limit - len(page["entries"])
@@ -46,14 +56,15 @@ def _read(server: Server, job: str | None, since: float | None, limit: int) -> "
     return page
 
 
-def _job(context: Context, args: Arguments, server: Server) -> str | None:
+def chosen_name(context: Context, args: Arguments) -> str | None:
+    """Return the job or session that is chosen, or None for all; raise GafferError if its name is invalid."""
     name = args.text("<job>")
     if name is None:
         return None
-    if name.endswith(_ALL_JOBS):
-        session = name.removesuffix(_ALL_JOBS)
+    if name.endswith(ALL_JOBS):
+        session = name.removesuffix(ALL_JOBS)
         return parse_job_name("job", session).session
-    return chosen_job(context, args, server, name).name
+    return str(qualified(context, args, name))
 
 
 def _limit(text: str | None) -> int:
@@ -71,12 +82,13 @@ def _since(text: str | None) -> float | None:
     return parse_time(text) if age is None else max(0.0, time.time() - age)
 
 
-def _row(entry: "HistoryEntry") -> tuple[object, ...]:
+def _row(where: Sequence[str], entry: "HistoryEntry") -> tuple[object, ...]:
     result = entry["outcome"] if entry["error"] is None else f"{entry['outcome']} ({entry['error']})"
     return (
         moment(entry["at"]),
+        *where,
         " ".join(_what(entry)),
-        entry["job"] or (f"{entry['session']}{_ALL_JOBS}" if entry["session"] else "-"),
+        entry["job"] or (f"{entry['session']}{ALL_JOBS}" if entry["session"] else "-"),
         entry["caller"] or "-",
         entry["address"] or "-",
         result if entry["count"] == 1 else f"{result} x{entry['count']}",
@@ -117,6 +129,7 @@ def commands(job_help: str) -> tuple[Command, ...]:
             "node",
             "[<job>]",
             effect="read",
+            on_several="fleet_records:history",
             scope="control",
             options=(
                 Option("--since=TIME", "only entries since then: a duration such as 30m or 2h, or 2026-01-31T06:00"),
@@ -125,8 +138,8 @@ def commands(job_help: str) -> tuple[Command, ...]:
             details=f"""
                 {job_help} SESSION.* means all jobs of a session; without a job, everything is shown. Lists calls that
                 change something, also refused and failed ones, reloads, starts and stops of the daemon, and failures,
-                rollouts and the like of jobs, newest first. xN stands for N similar calls. Requires the scope
-                `control`.
+                rollouts and the like of jobs, newest first, also of several nodes. xN stands for N similar calls.
+                Requires the scope `control`.
             """,
             examples=("history shop.web", "history --since=2h --limit=100"),
             uses=("--procfile", "--directory"),

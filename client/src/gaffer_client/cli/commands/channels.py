@@ -39,10 +39,12 @@ COMMANDS = (
         "node",
         "<process> <data>",
         effect="write",
+        on_several="fleet_actions:send",
         options=(_STREAM, Option("--no-newline", "do not end <data> with a newline")),
         details=f"""
             {_PROCESS_HELP} <data> is a line of text; - sends standard input up to its end, or on a terminal up to a
-            line with a single dot. The job must have `redirect_input`.
+            line with a single dot. The job must have `redirect_input`. On several nodes, each process of that name gets
+            the line.
         """,
         examples=("send web.1 reload", "send 12 -", "send 12.control stop"),
         uses=_USES,
@@ -54,6 +56,7 @@ COMMANDS = (
         "node",
         "<process> [<stream>]",
         effect="read",
+        instead="`gaffer logs --follow` shows the output of several",
         options=(_TAIL, _RAW),
         details=f"""
             {_PROCESS_HELP} The stream has to be redirected (`redirect_output`). Prints the output until the process

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
+from gaffer_client.cli.members import show_plan
 from gaffer_client.cli.output import print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
@@ -20,6 +21,7 @@ _POLL_INTERVAL = 0.2  # seconds
 
 def drain(context: Context, args: Arguments) -> int:
     timeout = parse_timeout(args.text("--timeout"))
+    context.limit(timeout)
     name = args.text("<node>")
     with context.server(name) as server:
         what = printable(name or server.url)
@@ -34,6 +36,19 @@ def drain(context: Context, args: Arguments) -> int:
         print_json(state)
     else:
         print(text)
+    return Exit.OK
+
+
+def plan(context: Context, args: Arguments, command: Command) -> int:
+    """Show what `drain` or `undrain` would do."""
+    name = args.text("<node>")
+    with context.server(name) as server:
+        state, number = server.drained(), server.health()["processes"]
+        if command.name == "undrain" or args.flag("--undo"):
+            verb = "undrain" if state["draining"] else "undrain, which changes nothing"
+        else:
+            verb = f"drain, which stops {number} process{'' if number == 1 else 'es'}"
+        show_plan(context, name or context.node_name(server), server.url, verb)
     return Exit.OK
 
 
@@ -85,6 +100,7 @@ COMMANDS = (
         "node",
         "[<node>]",
         effect="destructive",
+        plan="draining:plan",
         options=(
             Option("--undo", "put the node back into service"),
             Option("--wait", "return once all its processes have exited"),
@@ -111,6 +127,7 @@ COMMANDS = (
         "node",
         "[<node>]",
         effect="write",
+        plan="draining:plan",
         details="<node> is as for `drain`. `gaffer drain --undo` does the same.",
         examples=("undrain", "undrain node1"),
         uses=("--lookupd",),

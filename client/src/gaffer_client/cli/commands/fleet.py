@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer_client.cli.commands import disabling, rollouts, scaling
 from gaffer_client.cli.commands.rollouts import Judge
@@ -16,18 +16,20 @@ from gaffer_client.cli.members import (
     Tally,
     Target,
     ask_each,
+    chosen_node,
     confirmed,
     failure_document,
-    seconds,
+    show_plan,
 )
 from gaffer_client.cli.output import StatusLine, print_json, print_json_line, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.places import app_name
+from gaffer_client.cli.several import chooses_several_nodes
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError, NotFound, StatusError, Unauthorized
 from gaffer_client.fleet import Member, follow_progress
 from gaffer_client.jobs import Job
-from gaffer_client.live import LiveLookup
+from gaffer_client.live import WATCH_TIMEOUT, LiveLookup
 from gaffer_client.lookup import Lookup
 from gaffer_client.naming import drift_lines
 from gaffer_client.node import Server
@@ -37,46 +39,56 @@ if TYPE_CHECKING:
     from gaffer_client.documents import ListedJob
 
 _READY = "ready"
+T = TypeVar("T")
 _POLL_INTERVAL = 0.1  # seconds
+_LAST_ANSWER = 1.0  # seconds that the last answer may come after the limit of an order
 
 
-class _Done(NamedTuple):
-    """What became of a job: a text, and further fields of the JSON document."""
+Show = Callable[[Progress], object]
+"""Shows the progress of an order."""
+
+
+class Done(NamedTuple):
+    """What became of a job: a text, further fields of the JSON document, and why the order has failed if it has."""
 
     text: str
     fields: Mapping[str, Any] = {}
+    failure: str | None = None
 
 
-class _Order(NamedTuple):
+class Order(NamedTuple):
     """An order for jobs: `verb` names it (`stop`), and `act` carries it out for one job.
 
-    `act` is given a function that shows progress. An order that `waits` may take longer than one answer. `one_by_one`,
-    a node has to succeed before the next one.
+    `act` is given a function that shows progress, and takes at most `limit` seconds, or without it as long as one
+    answer. `one_by_one`, a node has to succeed before the next one. `verb_for` returns the verb for one of the jobs,
+    for a plan.
     """
 
     verb: str
     jobs: Sequence[str]
-    act: Callable[[Job, Callable[[Progress], object]], _Done]
-    waits: bool = False
+    act: Callable[[Job, Member, Show], Done]
+    limit: float | None = None
     one_by_one: bool = False
+    verb_for: Callable[[str], str] | None = None
 
 
 def start(context: Context, args: Arguments, command: Command) -> int:
-    jobs = _jobs(args)
-    if not args.flag("--wait"):
-        return _carry_out(context, args, command, _simple("start", jobs, Job.start, "started"))
-    timeout = rollouts.seconds(args.text("--timeout"))
-    with context.lookup() as lookup, lookup.watch() as live:
+    jobs = named_jobs(args)
+    timeout = _limited(context, args)
+    order = _simple("start", jobs, Job.start, "started")
+    if not args.flag("--wait") or args.flag("--dry-run"):
+        return carry_out(context, args, command, order)
+    deadline = time.monotonic() + timeout
+    with context.lookup() as lookup, lookup.watch(min(WATCH_TIMEOUT, context.timeout)) as live:
         targets = Choice(context, args, lookup).targets(jobs)
-        status = _carry_out(context, args, command, _simple("start", jobs, Job.start, "started"))
-        if status in (Exit.OK, Exit.PARTIAL) and not args.flag("--dry-run"):
-            _await_ready(context, live, {job for target in targets for job in target.jobs}, timeout)
+        status = carry_out(context, args, command, order)
+        if status in (Exit.OK, Exit.PARTIAL):
+            _await_ready(context, live, {job for target in targets for job in target.jobs}, timeout, deadline)
     return status
 
 
-def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: float) -> None:
-    """Wait until each job has a ready process on some node; raise CommandFailed after `timeout` seconds."""
-    started = time.monotonic()
+def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: float, deadline: float) -> None:
+    """Wait until each job has a ready process on some node; raise CommandFailed at the deadline, after `timeout`."""
     while jobs:
         for name in sorted(jobs):
             for source in live.find_job(name)["sources"]:
@@ -87,7 +99,7 @@ def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: fl
                     else:
                         print(printable(f"{name} is ready on {source['name']}"), flush=True)
                     break
-        if jobs and time.monotonic() - started >= timeout:
+        if jobs and time.monotonic() >= deadline:
             raise CommandFailed(
                 f"no process of {', '.join(sorted(jobs))} is ready on any node after {timeout:g} s",
                 hint=f"`{context.program.name} ps --cluster` shows why",
@@ -97,83 +109,91 @@ def _await_ready(context: Context, live: LiveLookup, jobs: set[str], timeout: fl
 
 
 def stop(context: Context, args: Arguments, command: Command) -> int:
-    return _carry_out(context, args, command, _simple("stop", _jobs(args), Job.stop, "stopping"))
+    return carry_out(context, args, command, _simple("stop", named_jobs(args), Job.stop, "stopping"))
 
 
 def kill(context: Context, args: Arguments, command: Command) -> int:
     signal = args.required("<signal>")
-    order = _simple("kill", _jobs(args), lambda job: job.kill(signal), f"sent {signal}")
-    return _carry_out(context, args, command, order)
+    order = _simple("kill", named_jobs(args), lambda job: job.kill(signal), f"sent {signal}")
+    return carry_out(context, args, command, order._replace(verb_for=lambda job: f"kill with {signal}"))
 
 
 def unload(context: Context, args: Arguments, command: Command) -> int:
     name = args.text("<name>")
     jobs = [name] if name is not None and "." in name else [f"{app_name(args, name)}.{ALL_JOBS}"]
     order = _simple("unload", jobs, lambda job: job.server.unload(job.name), "unloaded")
-    return _carry_out(context, args, command, order)
+    return carry_out(context, args, command, order)
 
 
 def enable(context: Context, args: Arguments, command: Command) -> int:
-    return _carry_out(context, args, command, _simple("enable", _jobs(args), Job.enable, "enabled"))
+    return carry_out(context, args, command, _simple("enable", named_jobs(args), Job.enable, "enabled"))
 
 
 def disable(context: Context, args: Arguments, command: Command) -> int:
     reason, duration = disabling.terms(args)
-    order = _simple("disable", _jobs(args), lambda job: job.disable(reason, duration), "disabled")
-    return _carry_out(context, args, command, order)
+    order = _simple("disable", named_jobs(args), lambda job: job.disable(reason, duration), "disabled")
+    return carry_out(context, args, command, order)
 
 
-def _simple(verb: str, jobs: Sequence[str], send: Callable[[Job], object], done: str) -> _Order:
-    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+def _simple(verb: str, jobs: Sequence[str], send: Callable[[Job], object], done: str) -> Order:
+    def act(job: Job, member: Member, show: Show) -> Done:
         send(job)
-        return _Done(done)
+        return Done(done)
 
-    return _Order(verb, jobs, act)
+    return Order(verb, jobs, act)
 
 
 def restart(context: Context, args: Arguments, command: Command) -> int:
     rolling, waits = rollouts.manner(args)
-    timeout = rollouts.seconds(args.text("--timeout"))
+    timeout = _limited(context, args)
 
-    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+    def act(job: Job, member: Member, show: Show) -> Done:
         judge: Judge = RolloutWatch("restart").judge if rolling else readiness
         job.restart(rolling=rolling)
-        return _awaited(job, judge, timeout, show, "restarted") if waits else _Done("restarting")
+        return _awaited(job, judge, timeout, show, "restarted") if waits else Done("restarting")
 
     verb = "restart --rolling" if rolling else "restart"
-    return _carry_out(context, args, command, _Order(verb, _jobs(args), act, waits, one_by_one=rolling and waits))
+    limit = timeout if waits else None
+    return carry_out(context, args, command, Order(verb, named_jobs(args), act, limit, one_by_one=rolling and waits))
 
 
 def reload(context: Context, args: Arguments, command: Command) -> int:
     waits = not args.flag("--no-wait")
-    timeout = rollouts.seconds(args.text("--timeout"))
+    timeout = _limited(context, args)
 
-    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+    def act(job: Job, member: Member, show: Show) -> Done:
         job.reload()
-        return _awaited(job, rollouts.settled(), timeout, show, "reloaded") if waits else _Done("reloading")
+        return _awaited(job, rollouts.settled(), timeout, show, "reloaded") if waits else Done("reloading")
 
-    return _carry_out(context, args, command, _Order("reload", _jobs(args), act, waits))
+    return carry_out(context, args, command, Order("reload", named_jobs(args), act, timeout if waits else None))
 
 
 def rollback(context: Context, args: Arguments, command: Command) -> int:
     waits, to = not args.flag("--no-wait"), rollouts.generation(args.text("--to"))
-    timeout = rollouts.seconds(args.text("--timeout"))
+    timeout = _limited(context, args)
 
-    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+    def act(job: Job, member: Member, show: Show) -> Done:
         judge = RolloutWatch("rollback", job.info().get("rollout")).judge
         fields = {"generation": job.rollback(to)}
-        done = _awaited(job, judge, timeout, show, "rolled back") if waits else _Done("rolling back")
+        done = _awaited(job, judge, timeout, show, "rolled back") if waits else Done("rolling back")
         return done._replace(fields=fields)
 
-    return _carry_out(context, args, command, _Order("rollback", _jobs(args), act, waits))
+    return carry_out(context, args, command, Order("rollback", named_jobs(args), act, timeout if waits else None))
 
 
-def _awaited(job: Job, judge: Judge, timeout: float, show: Callable[[Progress], object], done: str) -> _Done:
+def _limited(context: Context, args: Arguments) -> float:
+    """Return how long to wait for processes to become ready; no answer is awaited longer than that either."""
+    timeout = rollouts.seconds(args.text("--timeout"))
+    context.limit(timeout)
+    return timeout
+
+
+def _awaited(job: Job, judge: Judge, timeout: float, show: Show, done: str) -> Done:
     started = time.monotonic()
     progress = follow_progress(job, judge, timeout, show)
     if progress.failure is not None:
         raise CommandFailed(progress.failure)
-    return _Done(f"{done} in {time.monotonic() - started:.1f} s: {progress.text}")
+    return Done(f"{done} in {time.monotonic() - started:.1f} s: {progress.text}")
 
 
 def scale(context: Context, args: Arguments, command: Command) -> int:
@@ -181,15 +201,16 @@ def scale(context: Context, args: Arguments, command: Command) -> int:
     session = app or context.program.session(args)
     changes = {name if "." in name else f"{session}.{name}": change for name, change in specs}
 
-    def act(job: Job, show: Callable[[Progress], object]) -> _Done:
+    def act(job: Job, member: Member, show: Show) -> Done:
         number = job.scale(changes[job.name])
-        return _Done(scaling.outcome(job, job.name, number), {"numprocesses": number})
+        return Done(scaling.outcome(job, job.name, number), {"numprocesses": number})
 
     verb = " ".join(["scale", *(f"{name}{change}" for name, change in specs)])
-    return _carry_out(context, args, command, _Order(verb, list(changes), act))
+    order = Order(verb, list(changes), act, verb_for=lambda job: f"scale {changes[job]}")
+    return carry_out(context, args, command, order)
 
 
-def _jobs(args: Arguments) -> list[str]:
+def named_jobs(args: Arguments) -> list[str]:
     """Return the jobs that the arguments name, whatever the command calls them."""
     for name in ("<job>", "<jobs>", "<type>", "<name>", "<name_or_pid>"):
         value = args.values.get(name)
@@ -198,10 +219,15 @@ def _jobs(args: Arguments) -> list[str]:
     raise UsageError("no job given", hint="name a job: SESSION.NAME, or SESSION.* for all jobs of a session")
 
 
-def _carry_out(context: Context, args: Arguments, command: Command, order: _Order) -> int:
-    """Carry out an order for all jobs on all chosen nodes; print a line for each, and return the exit status."""
-    timeout = seconds(args, command)
+def carry_out(context: Context, args: Arguments, command: Command, order: Order) -> int:
+    """Carry out an order for all jobs on all chosen nodes; print a line for each, and return the exit status.
+
+    Of one node only what would be done is shown: there commands send their orders themselves.
+    """
+    if not chooses_several_nodes(args):
+        return _show_plan(context, order, [chosen_node(context, args, order.jobs)])
     tally = Tally(context)
+    total = context.timeout if order.limit is None else order.limit + _LAST_ANSWER
     with context.lookup() as lookup:
         targets = Choice(context, args, lookup).targets(order.jobs)
         if args.flag("--dry-run"):
@@ -210,28 +236,27 @@ def _carry_out(context: Context, args: Arguments, command: Command, order: _Orde
         if not confirmed(context, args, command, what, [target.member for target in targets]):
             return Exit.FAILED
         if order.one_by_one:
-            _one_by_one(context, lookup, order, targets, timeout, tally)
+            _one_by_one(context, lookup, order, targets, total, tally)
             return tally.status
 
-        def ask(server: Server, target: Target) -> list[tuple[str, _Done | Failure]]:
+        def ask(server: Server, target: Target) -> list[tuple[str, Done | Failure]]:
             return list(_on_node(server, target, order, lambda _job, _progress: None))
 
-        total = None if order.waits else timeout
-        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=total):
+        for target, outcome in ask_each(context, lookup, targets, ask, total=total):
             _report(context, tally, target, outcome)
     return tally.status
 
 
 def _on_node(
-    server: Server, target: Target, order: _Order, show: Callable[[str, Progress], object]
-) -> Iterator[tuple[str, _Done | Failure]]:
+    server: Server, target: Target, order: Order, show: Callable[[str, Progress], object]
+) -> Iterator[tuple[str, Done | Failure]]:
     """Carry out an order for the jobs of a node; yield what became of each."""
     gone: GafferClientError | None = None
     for index, name in enumerate(target.jobs):
         try:
             if gone is not None:
                 raise gone
-            yield name, order.act(Job(server, name), partial(show, name))
+            yield name, order.act(Job(server, name), target.member, partial(show, name))
         except (StatusError, CommandFailed) as failure:
             if isinstance(failure, Unauthorized):  # the caller says how to get the key there
                 raise
@@ -244,7 +269,7 @@ def _on_node(
 
 
 def _one_by_one(
-    context: Context, lookup: Lookup, order: _Order, targets: Sequence[Target], timeout: float, tally: Tally
+    context: Context, lookup: Lookup, order: Order, targets: Sequence[Target], total: float, tally: Tally
 ) -> None:
     """Carry out an order on one node after the other, with progress, and stop at the first failure."""
     for index, target in enumerate(targets):
@@ -256,10 +281,10 @@ def _one_by_one(
 
         def ask(
             server: Server, target: Target, show: Callable[[str, Progress], object] = show
-        ) -> list[tuple[str, _Done | Failure]]:
+        ) -> list[tuple[str, Done | Failure]]:
             return list(_on_node(server, target, order, show))
 
-        [(_, outcome)] = ask_each(context, lookup, [target], ask, timeout=timeout)
+        [(_, outcome)] = ask_each(context, lookup, [target], ask, total=total)
         line.clear()
         if not _report(context, tally, target, outcome):
             rest = [each.member.name for each in targets[index + 1 :]]
@@ -272,16 +297,19 @@ def _one_by_one(
 
 
 def _report(
-    context: Context, tally: Tally, target: Target, outcome: list[tuple[str, _Done | Failure]] | Failure
+    context: Context, tally: Tally, target: Target, outcome: list[tuple[str, Done | Failure]] | Failure
 ) -> bool:
     """Print what became of the jobs of a node; return whether all succeeded."""
-    results: list[tuple[str, _Done | Failure]]
+    results: list[tuple[str, Done | Failure]]
     results = [(name, outcome) for name in target.jobs] if not isinstance(outcome, list) else outcome
     if not isinstance(outcome, list):
         tally.failed(target.member, outcome)
     for name, result in results:
         document = {"node": target.member.name, "origin": target.member.url, "job": name}
-        if isinstance(result, _Done):
+        if isinstance(result, Done) and result.failure is not None:
+            document |= result.fields
+            result = CommandFailed(result.failure)
+        if isinstance(result, Done):
             tally.succeeded()
             if context.json:
                 print_json_line({**document, "ok": True, **result.fields})
@@ -292,18 +320,16 @@ def _report(
             tally.failed(target.member, result, name)
         if context.json:
             print_json_line({**document, "ok": False, "error": failure_document(result)})
-    return isinstance(outcome, list) and all(isinstance(result, _Done) for _, result in outcome)
+    return isinstance(outcome, list) and all(
+        isinstance(result, Done) and result.failure is None for _, result in outcome
+    )
 
 
-def _show_plan(context: Context, order: _Order, targets: Sequence[Target]) -> int:
+def _show_plan(context: Context, order: Order, targets: Sequence[Target]) -> int:
     for target in targets:
         for name in target.jobs:
-            if context.json:
-                print_json_line(
-                    {"node": target.member.name, "origin": target.member.url, "job": name, "would": order.verb}
-                )
-            else:
-                print(printable(f"{target.member.name}: {name}: would {order.verb}"))
+            verb = order.verb if order.verb_for is None else order.verb_for(name)
+            show_plan(context, target.member.name, target.member.url, verb, name)
     return Exit.OK
 
 
@@ -340,7 +366,7 @@ def info(context: Context, args: Arguments, command: Command) -> int:
         jobs = [Job(server, name) for name in target.jobs]
         return [{**job.info(), "stats": job.stats()} for job in jobs]
 
-    return _show(context, args, command, _jobs(args), ask)
+    return _show(context, args, command, named_jobs(args), ask)
 
 
 def _show(
@@ -351,14 +377,30 @@ def _show(
     ask: Callable[[Server, Target], _Found],
 ) -> int:
     """Print the jobs that the nodes report as a table, or one JSON document."""
-    timeout = seconds(args, command)
+    status, found = gather(context, args, names, "jobs", ask)
+    rows = [_row(target.member, info) for target, jobs in found for info in jobs]
+    if rows:
+        header = ("NODE", "JOB", "STATE", "RUNNING", "RESTARTS", "CPU", "MEM", "DETAILS")
+        print(table(header, sorted(rows, key=lambda row: (str(row[1]), str(row[0])))))
+    elif status == Exit.OK and not context.json:
+        print("No jobs are loaded.")
+    return status
+
+
+def gather(
+    context: Context, args: Arguments, names: Sequence[str], key: str, ask: Callable[[Server, Target], T]
+) -> tuple[int, list[tuple[Target, T]]]:
+    """Ask the chosen nodes that have jobs, or all for `*`; return the exit status, and what each has answered.
+
+    With --json, nothing is returned: the answers are printed as one document, as the `key` of each node.
+    """
     tally = Tally(context)
     documents: dict[str, dict[str, Any]] = {}
-    rows: list[tuple[object, ...]] = []
+    found: list[tuple[Target, T]] = []
     with context.lookup() as lookup:
         choice = Choice(context, args, lookup)
         targets = [Target(member, ()) for member in choice.members()] if names == [ALL_JOBS] else choice.targets(names)
-        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=timeout):
+        for target, outcome in ask_each(context, lookup, targets, ask, total=context.timeout):
             member = target.member
             document = documents[member.key] = {"node": member.name, "origin": member.url}
             if isinstance(outcome, GafferClientError | CommandFailed):
@@ -366,16 +408,12 @@ def _show(
                 document["error"] = failure_document(outcome)
                 continue
             tally.succeeded()
-            document["jobs"] = outcome
-            rows += [_row(member, info) for info in outcome]
+            document[key] = outcome
+            found.append((target, outcome))
     if context.json:
         print_json({"nodes": [documents[target.member.key] for target in targets if target.member.key in documents]})
-    elif rows:
-        header = ("NODE", "JOB", "STATE", "RUNNING", "RESTARTS", "CPU", "MEM", "DETAILS")
-        print(table(header, sorted(rows, key=lambda row: (str(row[1]), str(row[0])))))
-    elif tally.status == Exit.OK:
-        print("No jobs are loaded.")
-    return tally.status
+        found = []
+    return tally.status, found
 
 
 def _row(member: Member, info: "ListedJob") -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from gaffer_client.cli.commands.logs import arrival_times, chosen_lines, chosen_
 from gaffer_client.cli.commands.watching import details, heartbeat, kind_of
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.members import ALL_JOBS, Choice, Failure, Tally, Target, failure_document, seconds
+from gaffer_client.cli.members import ALL_JOBS, Choice, Failure, Tally, Target, failure_document
 from gaffer_client.cli.output import Palette, age, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
@@ -79,15 +79,14 @@ class _Feed:
         """Say that the feed is not connected."""
         self._put(_Item(self.key, "lost", error.message if error is not None else "it closed the connection"))
 
-    def start(self, context: Context, lookup: Lookup | LiveLookup, timeout: float, open_: _Open) -> None:
+    def start(self, context: Context, lookup: Lookup | LiveLookup, open_: _Open) -> None:
         """Start the thread."""
-        run = partial(self._run, context, lookup, timeout, open_)
+        run = partial(self._run, context, lookup, open_)
         threading.Thread(target=run, name=f"{self.key.job} on {self.key.url}", daemon=True).start()
 
-    def _run(self, context: Context, lookup: Lookup | LiveLookup, timeout: float, open_: _Open) -> None:
+    def _run(self, context: Context, lookup: Lookup | LiveLookup, open_: _Open) -> None:
         try:
             with self._limit, context.announced_server(self.key.url, lookup) as server:
-                server.transport.timeout = timeout
                 for found in open_(server, self.key.job, self):
                     self._put(_Item(self.key, "show", found))
             self._put(_Item(self.key, "read"))
@@ -100,13 +99,10 @@ class _Feed:
 class _Merged:
     """Shows the feeds of several nodes as they come; says when a node becomes unreachable, and when it is back."""
 
-    def __init__(
-        self, context: Context, open_: _Open, show: Callable[[Member, str, Any], object], timeout: float
-    ) -> None:
+    def __init__(self, context: Context, open_: _Open, show: Callable[[Member, str, Any], object]) -> None:
         self._context = context
         self._open = open_
         self._show = show
-        self._timeout = timeout
         self._tally = Tally(context)
         self._items: queue.Queue[_Item] = queue.Queue(_MAX_QUEUED)
         self._nodes: dict[str, _Shown] = {}
@@ -154,7 +150,7 @@ class _Merged:
                 self._nodes.setdefault(member.key, _Shown(member)).member = member
                 if not first:
                     self._say(member, "added", f"{member.name} has {job} now" if job else f"{member.name} joined")
-                _Feed(key, self._items.put, limit).start(self._context, lookup, self._timeout, self._open)
+                _Feed(key, self._items.put, limit).start(self._context, lookup, self._open)
 
     def _handle(self, item: _Item) -> None:
         node = self._nodes[item.key.node]
@@ -225,7 +221,7 @@ def logs(context: Context, args: Arguments, command: Command) -> int:
             at_ = f"{time.strftime('%H:%M:%S')} " if dated else ""
             print(palette.paint(label, printable(f"{at_}{label} | ")) + printable(text), flush=True)
 
-    merged = _Merged(context, open_, show, seconds(args, command))
+    merged = _Merged(context, open_, show)
     names = args.words("<job>")
     with context.lookup() as lookup:
         if not follows:
@@ -264,6 +260,6 @@ def events(context: Context, args: Arguments, command: Command) -> int:
             return [Target(member, ("",)) for member in choice.members()]
         return choice.targets([job])
 
-    merged = _Merged(context, open_, show, seconds(args, command))
+    merged = _Merged(context, open_, show)
     with context.lookup() as lookup, lookup.watch() as live:
         return merged.follow(Choice(context, args, live), find, live) or Exit.OK

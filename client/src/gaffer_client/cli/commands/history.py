@@ -1,7 +1,7 @@
 """`exits`, `definitions` and `exec`: how processes ended, earlier definitions, and actions of a job."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gaffer.runtime.options import Option
@@ -10,6 +10,7 @@ from gaffer_client.cli.errors import Exit
 from gaffer_client.cli.jobnames import chosen_job, suggesting
 from gaffer_client.cli.output import (
     OutputWriter,
+    ending,
     moment,
     print_error,
     print_json,
@@ -21,7 +22,7 @@ from gaffer_client.cli.output import (
 )
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
-from gaffer_client.jobs import Job
+from gaffer_client.jobs import ActionResult, Job
 
 if TYPE_CHECKING:
     from gaffer.schemas.responses import Definition
@@ -31,6 +32,7 @@ _MAX_VALUE = 60  # characters of a setting that are shown
 _KEPT = 256 * 1024  # bytes of the output of an action in JSON, as many as in the response of the node
 _TIMED_OUT = 124  # the exit status of timeout(1)
 _MISSING = object()
+_EXIT_HEADINGS = ("PID", "SLOT", "EXIT", "REASON", "UPTIME", "MEMORY")
 
 
 def exits(context: Context, args: Arguments) -> int:
@@ -44,21 +46,27 @@ def exits(context: Context, args: Arguments) -> int:
     if not found:
         print(f"No process of {job.name} has ended.")
         return Exit.OK
-    header = ("WHEN", "PID", "SLOT", "EXIT", "REASON", "UPTIME", "MEMORY")
-    heading, *lines = table(header, map(_exit_row, found)).splitlines()
-    print(heading)
-    for line, each in zip(lines, found, strict=True):
+    show_exits(args, [((), each) for each in found])
+    return Exit.OK
+
+
+def show_exits(args: Arguments, found: "Sequence[tuple[Sequence[str], ExitInfo]]", origin: Sequence[str] = ()) -> None:
+    """Print exits as a table, each with columns that say where it happened, whose headings are `origin`."""
+    header = ("WHEN", *origin, *_EXIT_HEADINGS)
+    lines = table(header, [_exit_row(where, each) for where, each in found]).splitlines()
+    print("".join(f"{line}\n" for line in lines[: len(lines) - len(found)]), end="")  # none if plain
+    for line, (_, each) in zip(lines[len(lines) - len(found) :], found, strict=True):
         print(line)
         if args.flag("--verbose"):
             for output in (each["output"] or "").splitlines():
                 print(printable(f"    {output}"))
-    return Exit.OK
 
 
-def _exit_row(each: "ExitInfo") -> tuple[object, ...]:
+def _exit_row(where: Sequence[str], each: "ExitInfo") -> tuple[object, ...]:
     at, usage = each.get("at"), each.get("rusage")
     return (
         "-" if at is None else moment(at),
+        *where,
         each.get("pid", "-"),
         each.get("slot") or "once",
         _status(each),
@@ -143,33 +151,48 @@ def _list_actions(context: Context, job: Job) -> int:
     return Exit.OK
 
 
-def _run_action(context: Context, job: Job, action: str, timeout: str | None, *, raw: bool) -> int:
-    kept, received = bytearray(), 0
+class ActionOutput:
+    """The output of an action as a JSON document has it: the last 256 KiB."""
 
-    writer = OutputWriter(raw=raw)
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self._received = 0
 
-    def write(data: bytes) -> None:
-        nonlocal received
-        received += len(data)
-        if not context.json:
-            writer.write(data)
-            return
-        kept.extend(data)
-        del kept[:-_KEPT]
+    def add(self, data: bytes) -> None:
+        """Keep a piece of output, and give up the oldest one if there is too much."""
+        self._received += len(data)
+        self._kept += data
+        del self._kept[:-_KEPT]
 
-    end = job.run_action(action, write, timeout=timeout)
-    document = end._asdict()
-    lost = document.pop("lost")
-    if context.json:
-        output = {"output": kept.decode(errors="replace"), "omitted": received + lost - len(kept)}
-        print_json({**document, **output})
-    elif lost:
-        warn(f"{lost} bytes of output were lost: they were read too slowly")
+    def document(self, end: ActionResult) -> dict[str, Any]:
+        """Return the end of the action, with its output."""
+        document = end._asdict()
+        omitted = self._received + document.pop("lost") - len(self._kept)
+        return {**document, "output": self._kept.decode(errors="replace"), "omitted": omitted}
+
+
+def failure_of(action: str, end: ActionResult) -> str | None:
+    """Return why an action has failed, or None if it has not."""
+    if end.outcome == "succeeded":
+        return None
     if end.outcome == "timed_out":
-        print_error(context.program.name, f"action {action} timed out after {end.uptime:.1f} s")
-        return _TIMED_OUT
+        return f"action {action} timed out after {end.uptime:.1f} s"
     if end.outcome == "cancelled":
-        print_error(context.program.name, f"action {action} was cancelled: the job was unloaded, or the node stopped")
+        return f"action {action} was cancelled: the job was unloaded, or the node stopped"
+    return f"action {action} ended with {ending(end.exit_code, end.term_signal)}"
+
+
+def _run_action(context: Context, job: Job, action: str, timeout: str | None, *, raw: bool) -> int:
+    writer, output = OutputWriter(raw=raw), ActionOutput()
+    end = job.run_action(action, output.add if context.json else writer.write, timeout=timeout)
+    if context.json:
+        print_json(output.document(end))
+    elif end.lost:
+        warn(f"{end.lost} bytes of output were lost: they were read too slowly")
+    if end.outcome in ("timed_out", "cancelled"):
+        print_error(context.program.name, str(failure_of(action, end)))
+    if end.outcome == "timed_out":
+        return _TIMED_OUT
     if end.term_signal:
         return 128 + end.term_signal
     return Exit.FAILED if end.exit_code is None else end.exit_code
@@ -186,10 +209,12 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
             "node",
             "<job>",
             effect="read",
+            on_several="fleet_records:exits",
             options=(Option(verbose, "also show the last lines of their output"),),
             details=f"""
                 {job_help} Lists the last 20 exits and failed starts, newest first. EXIT is the exit code, the signal,
-                `unknown`, or `not started`; MEMORY is the most that the process used at a time.
+                `unknown`, or `not started`; MEMORY is the most that the process used at a time. Those of several nodes
+                are merged.
             """,
             examples=("exits shop.web", "exits shop.web --verbose"),
             uses=uses,
@@ -215,6 +240,7 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
             "node",
             "<job> [<action>]",
             effect="write",
+            on_several="fleet_actions:exec_",
             options=(
                 Option("--timeout=TIME", "stop the action after TIME, such as 90, 5m or 2h (default: 24h)"),
                 Option("--raw", "let the output control the terminal, for colours and the like"),
@@ -226,6 +252,9 @@ def commands(job_help: str, verbose: str) -> tuple[Command, ...]:
                 Prints the output of the action; on a terminal, characters that could control it are replaced, unless
                 --raw is given. The exit status is that of the action, 128 + N if signal N ended it,
                 and 124 if it timed out. Interrupting this command does not stop the action.
+
+                On several nodes, the action runs on all of them at a time, each line has the name of its node, and the
+                exit status is 5 if it fails on some of them.
             """,
             examples=("exec shop.web", "exec shop.web migrate", "exec shop.web migrate --timeout=5m"),
             uses=uses,

@@ -197,22 +197,27 @@ def kill(context: Context, args: Arguments) -> int:
 
 
 def commit(context: Context, args: Arguments) -> int:
+    timeout, env = commitment(args)
+    with context.server() as server:
+        job = chosen_job(context, args, server, args.required("<job>"))
+        with suggesting(job):
+            pid = job.commit(timeout, env)
+    if context.json:
+        print_json({"pid": pid})
+    else:
+        print(f"Process {pid} of {job.name} runs once")
+    return Exit.OK
+
+
+def commitment(args: Arguments) -> tuple[float | None, dict[str, str] | None]:
+    """Return the time in which a process that runs once is to end, and its variables; raise UsageError."""
     env = {}
     for word in args.words("--var"):
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise UsageError(f"--var: {word!r} is not NAME=VALUE")
         env[name] = value
-    timeout = _graceful_timeout(args.text("--graceful-timeout"))
-    with context.server() as server:
-        job = chosen_job(context, args, server, args.required("<job>"))
-        with suggesting(job):
-            pid = job.commit(timeout, env or None)
-    if context.json:
-        print_json({"pid": pid})
-    else:
-        print(f"Process {pid} of {job.name} runs once")
-    return Exit.OK
+    return _graceful_timeout(args.text("--graceful-timeout")), env or None
 
 
 def _graceful_timeout(text: str | None) -> float | None:
@@ -325,6 +330,7 @@ COMMANDS = (
         "node",
         "<job>",
         effect="write",
+        on_several="fleet_actions:commit",
         options=(
             Option("--var=NAME=VALUE", "set a variable of the process; may be repeated", repeat=True),
             Option("--graceful-timeout=TIME", "the time to end after SIGTERM (default: that of the job)"),

@@ -17,6 +17,18 @@ def start(context: Context, args: Arguments) -> int:
     return local.start(context, args)
 
 
+def plan(context: Context, args: Arguments, command: Command) -> int:
+    """Show what `start` would do."""
+    names = args.words("<type>")
+    if any("." in name for name in names):
+        from gaffer_client.cli.commands import fleet
+
+        return fleet.start(context, args, command)
+    from gaffer_client.cli import local
+
+    return local.plan(context, args)
+
+
 def run(context: Context, args: Arguments) -> int:
     from gaffer_client.cli import local
 
@@ -45,6 +57,7 @@ COMMANDS = (
         "[<type>...]",
         effect="write",
         on_several="fleet:start",
+        plan="local:plan",
         options=(
             _CONCURRENCY,
             _PORT,

@@ -88,6 +88,7 @@ def rollback(context: Context, args: Arguments) -> int:
 def carry_out_each(context: Context, args: Arguments, names: list[str], order: Order, *, waits: bool) -> int:
     """Carry out an order for one job after the other, and report each failure."""
     timeout = seconds(args.text("--timeout"))
+    context.limit(timeout)
     return for_each_job(context, args, names, lambda job: _carry_out(context, job, order, timeout if waits else None))
 
 

@@ -168,7 +168,7 @@ def outcome(job: Job, name: str, number: int) -> str:
     except StatusError:  # the key lacks the scope `read`, or the job was removed
         return f"now running {number}"
     state = f"{name} is {job_state(info['state'], info['reason'])}"
-    if info["state"] == "waiting":
+    if info["state"] == "waiting" and number:
         return f"{number} to run later: {state}"
     if info.get("disabled"):
         return f"{number} to run after `gaffer enable {info['name']}`: {state}"

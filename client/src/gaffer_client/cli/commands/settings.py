@@ -1,14 +1,14 @@
 """`gaffer context` and `gaffer config`: sets of settings, and where each setting comes from."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from gaffer.errors import did_you_mean
 from gaffer.jobs.names import check_name
 from gaffer.runtime.settings import Setting, spell
 from gaffer_client.cli.config import CONTEXT, SETTINGS, Context, known_keys
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.files import config_path
+from gaffer_client.cli.files import Contexts, config_path
 from gaffer_client.cli.output import print_json, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
@@ -46,8 +46,7 @@ def context_(context: Context, args: Arguments) -> int:
         hint = did_you_mean(action, list(_ACTIONS)) or f"use {', '.join(_ACTIONS)}, or no action to list the contexts"
         raise UsageError(f"unknown action {action!r}", hint=hint)
     if name is None and action == "use":
-        context.contexts._replace(current=None).write()
-        return Exit.OK
+        return _write(context.contexts, None, {})
     if name is None:
         raise UsageError("no context given", hint=f"name one: gaffer context {action} NAME")
     check_name(name, "context")
@@ -56,17 +55,25 @@ def context_(context: Context, args: Arguments) -> int:
     return _ACTIONS[action](context, name, pairs)
 
 
+def _write(contexts: Contexts, current: str | None, changed: Mapping[str, dict[str, str] | None]) -> int:
+    """Write the file with another current context; a context that is `changed` to None is left out."""
+    named = {**{name: contexts.texts(name) for name in contexts.named}, **changed}
+    contexts.write(current, {name: keys for name, keys in named.items() if keys is not None})
+    return Exit.OK
+
+
 def _list(context: Context) -> int:
     contexts = context.contexts
+    named = {name: contexts.texts(name) for name in contexts.named}
     if context.json:
-        print_json({"current": contexts.current, "contexts": contexts.named})
-    elif contexts.named:
+        print_json({"current": contexts.current, "contexts": named})
+    elif named:
         print(
             table(
                 ("CURRENT", "NAME", "NODE", "LOOKUPS"),
                 [
                     ("*" if name == contexts.current else "", name, keys.get("endpoint", "-"), keys.get("lookupd", "-"))
-                    for name, keys in contexts.named.items()
+                    for name, keys in named.items()
                 ],
             )
         )
@@ -76,7 +83,7 @@ def _list(context: Context) -> int:
 
 
 def _show(context: Context, name: str, pairs: list[str]) -> int:
-    keys = context.contexts.require(name)
+    keys = context.contexts.texts(name)
     if context.json:
         print_json(keys)
     else:
@@ -87,13 +94,13 @@ def _show(context: Context, name: str, pairs: list[str]) -> int:
 
 def _use(context: Context, name: str, pairs: list[str]) -> int:
     context.contexts.require(name)
-    context.contexts._replace(current=name).write()
-    return Exit.OK
+    return _write(context.contexts, name, {})
 
 
 def _set(context: Context, name: str, pairs: list[str]) -> int:
     known = known_keys("client")
-    keys = dict(context.contexts.named.get(name, {}))
+    contexts = context.contexts
+    keys = contexts.texts(name) if name in contexts.named else {}
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
@@ -101,14 +108,15 @@ def _set(context: Context, name: str, pairs: list[str]) -> int:
         if key not in known:
             hint = did_you_mean(key, known) or f"known settings: {', '.join(known)}"
             raise UsageError(f"unknown setting {key!r}", hint=hint)
+        if not value.isprintable():
+            raise UsageError(f"{key}: {value!r} has control characters", hint="give a line of text")
         _check(key, value)
         keys[key] = value
         if not value:
             del keys[key]
     if not keys:
         raise UsageError("no settings given", hint="give KEY=VALUE, or remove the context")
-    context.contexts._replace(named={**context.contexts.named, name: keys}).write()
-    return Exit.OK
+    return _write(contexts, contexts.current, {name: keys})
 
 
 def _check(key: str, value: str) -> None:
@@ -127,9 +135,7 @@ def _check(key: str, value: str) -> None:
 def _remove(context: Context, name: str, pairs: list[str]) -> int:
     contexts = context.contexts
     contexts.require(name)
-    named = {other: keys for other, keys in contexts.named.items() if other != name}
-    contexts._replace(named=named, current=None if contexts.current == name else contexts.current).write()
-    return Exit.OK
+    return _write(contexts, None if contexts.current == name else contexts.current, {name: None})
 
 
 _ACTIONS: dict[str, Callable[[Context, str, list[str]], int]] = {

@@ -7,7 +7,7 @@ from typing import Any
 from gaffer_client.cli.commands.apps import taken_ports
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
-from gaffer_client.cli.members import Choice, Tally, Target, ask_each, failure_document, seconds
+from gaffer_client.cli.members import Choice, Tally, Target, ask_each, failure_document
 from gaffer_client.cli.output import print_json, print_json_line, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.places import app_name
@@ -28,7 +28,6 @@ def load(context: Context, args: Arguments, command: Command) -> int:
     if args.text("--app") or session.endswith(".json") or "/" in session or session == "-":
         raise UsageError("only a Procfile is loaded onto several nodes", hint="load JSON files onto one node at a time")
     app = open_application(args)
-    timeout = seconds(args, command)
     start = False if args.flag("--nostart") else None
     tally = Tally(context)
     with context.lookup() as lookup:
@@ -47,7 +46,7 @@ def load(context: Context, args: Arguments, command: Command) -> int:
             return mine
 
         targets = [Target(member, ()) for member, _ in plan]
-        for target, outcome in ask_each(context, lookup, targets, ask, timeout=timeout, total=timeout):
+        for target, outcome in ask_each(context, lookup, targets, ask, total=context.timeout):
             document = {"node": target.member.name, "origin": target.member.url, "app": session}
             if isinstance(outcome, GafferClientError | CommandFailed):
                 tally.failed(target.member, outcome)

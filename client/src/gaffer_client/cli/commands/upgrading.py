@@ -7,6 +7,7 @@ from gaffer.runtime.options import Option
 from gaffer_client.cli.commands.draining import parse_timeout
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit
+from gaffer_client.cli.members import show_plan
 from gaffer_client.cli.output import print_error, print_json, printable
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
@@ -75,6 +76,16 @@ def upgrade(context: Context, args: Arguments) -> int:
     return Exit.PARTIAL if Exit.OK in statuses else Exit.FAILED
 
 
+def plan(context: Context, args: Arguments, command: Command) -> int:
+    """Show what `upgrade` would do."""
+    names: list[str | None] = [*args.words("<node>")] or [None]
+    for name in names:
+        with context.server(name) as server:
+            verb = f"upgrade from {server.version} to the version that is installed there"
+            show_plan(context, name or context.node_name(server), server.url, verb)
+    return Exit.OK
+
+
 def _status(error: CommandFailed | GafferClientError) -> int:
     if isinstance(error, CommandFailed):
         return error.status
@@ -134,6 +145,7 @@ GAFFER_COMMANDS = (
         "node",
         "[<node>...]",
         effect="write",
+        plan="upgrading:plan",
         options=_OPTIONS,
         details=f"""{_STEPS}
             <node> is the name or id of a node, as shown by `gaffer lookup:nodes`, or its URL (default: the node of

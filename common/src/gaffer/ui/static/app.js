@@ -3,6 +3,7 @@ import {allowance, askForKey, callAt, get, home, isGuest, loadAllowance, logOut,
 import {Dialog, Messages} from "./dialog.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
+import {followHistory, pageOf} from "./navigation.js"
 import {Palette, paletteOpen} from "./palette.js"
 import {Age, Connection, Problem} from "./parts.js"
 import {href, route} from "./route.js"
@@ -12,6 +13,7 @@ const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
   {id: "order", label: "Order", load: async () => (await import("./order.js")).OrderPage},
   {id: "history", label: "History", load: async () => (await import("./history.js")).HistoryPage},
+  {id: "logs", label: "Logs of several jobs", aside: true, load: async () => (await import("./logs.js")).LogsPage},
   {id: "node", label: "Node", load: async () => (await import("./node.js")).NodePage},
 ]
 const CLUSTER_PAGES = [
@@ -64,7 +66,8 @@ function Site({at}) {
 const Brand = () => html`<a class="brand" href=${href([], {}, null)}>Gaffer</a>`
 
 function Shell({pages, health, cluster, node, begin}) {
-  const {path} = useValue(route)
+  const place = useValue(route)
+  const {path} = place
   const granted = useValue(allowance)
   const page = pages.find(({id}) => id === path[0]) ?? pages[0]
   const job = !cluster && path[0] === "jobs" && path[1]
@@ -76,7 +79,7 @@ function Shell({pages, health, cluster, node, begin}) {
       <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus() }}>Skip to the content</a>
       <${Brand} />
       <span class="where" title=${`gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${node.name}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
-      <nav aria-label="Pages">${pages.map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
+      <nav aria-label="Pages">${pages.filter((each) => !each.aside).map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
       <span class="grow"></span>
       <button class="jump" onClick=${() => (paletteOpen.value = true)}>Jump to… <kbd>Ctrl K</kbd></button>
       <${Connection} source=${connection} />
@@ -86,7 +89,7 @@ function Shell({pages, health, cluster, node, begin}) {
     <main id="main" tabindex="-1">
       <${Login} onDone=${begin} />
       <${Lost} />
-      ${job ? html`<${Lazy} key="job" page=${JOB_PAGE} name=${path[1]} tab=${path[2]} />` : html`<${Lazy} key=${page.id} page=${page} />`}
+      <div key=${pageOf(place)} data-page=${pageOf(place)}>${job ? html`<${Lazy} page=${JOB_PAGE} name=${path[1]} tab=${path[2]} />` : html`<${Lazy} page=${page} />`}</div>
     </main>
     <${Messages} /><${Dialog} /><${Palette} pages=${pages} withJobs=${!cluster} />`
 }
@@ -132,4 +135,5 @@ function useKeys() {
   }, [])
 }
 
+followHistory()
 render(html`<${App} />`, document.getElementById("app"))

@@ -4,7 +4,7 @@ import {get} from "./api.js"
 import {clock, date, moment, number, plural} from "./format.js"
 import {detailsOf, isBad} from "./history.js"
 import {html, useEffect, useMemo, useState, useValue} from "./lib.js"
-import {Age, Empty, Problem} from "./parts.js"
+import {Age, Empty, Problem, Time} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useStableRows} from "./stable.js"
 import {connection, follow, HEARTBEAT} from "./stream.js"
@@ -138,12 +138,12 @@ function Group({group, open, toggle}) {
   const several = group.entries.length > 1
   return html`<li class=${isBad(newest) ? "bad" : ""}><div class="row">
       ${several ? html`<button class="opener" aria-expanded=${open} aria-label=${`${open ? "Hide" : "Show"} ${group.entries.length} entries`} onClick=${() => toggle(group.key)}>${open ? "▾" : "▸"}</button>` : html`<span class="opener" aria-hidden="true"></span>`}
-      <time>${clock(newest.at)}</time>
+      <${Time} at=${newest.at} as=${clock} />
       <span class="what">${plainText(newest.what)}</span>
-      ${group.count > 1 && html`<span class="count-tag">${number(group.count)} times${several ? `, since ${moment(group.entries.at(-1).at)}` : ""}</span>`}
+      ${group.count > 1 && html`<span class="count-tag">${number(group.count)} times${several && html`, since <${Time} at=${group.entries.at(-1).at} />`}</span>`}
       <${Subject} entry=${newest} nodes=${nodes} />
       <${Facts} entry=${summary(group.entries)} /></div>
-    ${several && open && html`<ol>${group.entries.map((entry) => html`<li key=${entry.id} class="row"><time>${moment(entry.at)}</time>${entry.count > 1 && html`<span class="count-tag">${number(entry.count)} times</span>`}<${Subject} entry=${entry} nodes=${entry.node === null ? [] : [entry]} /><${Facts} entry=${entry} /></li>`)}</ol>`}
+    ${several && open && html`<ol>${group.entries.map((entry) => html`<li key=${entry.id} class="row"><${Time} at=${entry.at} />${entry.count > 1 && html`<span class="count-tag">${number(entry.count)} times</span>`}<${Subject} entry=${entry} nodes=${entry.node === null ? [] : [entry]} /><${Facts} entry=${entry} /></li>`)}</ol>`}
   </li>`
 }
 

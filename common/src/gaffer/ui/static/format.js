@@ -54,6 +54,34 @@ export function moment(seconds) {
   return day === date(Date.now() / 1000) ? clock(seconds) : `${day} ${clock(seconds)}`
 }
 
+// The same in full, with the time zone of the browser.
+export function fullTime(seconds) {
+  const time = new Date(seconds * 1000)
+  const offset = -time.getTimezoneOffset()
+  const sign = offset < 0 ? "-" : "+"
+  const zone = `${sign}${pad(Math.floor(Math.abs(offset) / 60))}:${pad(Math.abs(offset) % 60)}`
+  return `${date(seconds)} ${clock(seconds)} ${zone} (${Intl.DateTimeFormat().resolvedOptions().timeZone})`
+}
+
+// Times as the server writes them: `2026-11-29 10:15:00 UTC` in sentences, and RFC 3339.
+const UTC = /\b(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d+)?)(?: UTC|Z)\b/g
+
+// Splits a text of the server into strings and times, which are numbers (seconds).
+export function splitTimes(text) {
+  const found = []
+  let start = 0
+  for (const match of text.matchAll(UTC)) {
+    const at = Date.parse(`${match[1]}T${match[2]}Z`)
+    if (Number.isNaN(at)) continue
+    found.push(text.slice(start, match.index), at / 1000)
+    start = match.index + match[0].length
+  }
+  return [...found, text.slice(start)]
+}
+
+// A text of the server with its times in the time zone of the browser.
+export const inLocalTime = (text) => splitTimes(text).map((part) => (typeof part === "number" ? moment(part) : part)).join("")
+
 export const plural = (count, noun, many = `${noun}s`) => `${number(count)} ${count === 1 ? noun : many}`
 
 // The job that an entry of the setting `after` of `name` means: `db:restart` is the one of the same session.

@@ -1,10 +1,10 @@
 // Who changed what, and what happened: the history of the node or of a job, newest first.
+import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {plainText} from "./ansi.js"
-import {clock, date, duration, ending} from "./format.js"
+import {clock, date, duration, ending, inLocalTime} from "./format.js"
 import {html, useEffect, useState, useValue} from "./lib.js"
-import {Empty, JobLink, kindOf, Problem} from "./parts.js"
+import {Empty, JobLink, kindOf, Problem, ServerText, Time} from "./parts.js"
 import {route, setQuery} from "./route.js"
 
 const LIMIT = 100
@@ -85,12 +85,12 @@ function Entry({entry, named}) {
   const bad = isBad(entry)
   const text = detailsOf(entry)
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
-    <time>${clock(entry.at)}</time>
+    <${Time} at=${entry.at} as=${clock} />
     <span class="what" title=${path ? `${action} ${path}` : null}>${entry.what}</span>
     ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
     ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
     ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}
-    ${text && html`<span class="details" title=${text}>${text}</span>`}
+    ${text && html`<span class="details" title=${inLocalTime(text)}><${ServerText} text=${text} /></span>`}
     ${entry.count > 1 && html`<span class="dim">${entry.count} times</span>`}
     ${caller && html`<span class="who dim">${caller}${address ? ` from ${address}` : ""}</span>`}
   </li>`

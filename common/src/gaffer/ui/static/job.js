@@ -3,14 +3,14 @@ import {ACTIONS} from "./actions.js"
 import {get, jobPath, may} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {listen, paced} from "./events.js"
-import {moment, plural} from "./format.js"
+import {plural} from "./format.js"
 import {HistoryList} from "./history.js"
 import {DefinitionsTab} from "./job_definitions.js"
 import {ExitsTab} from "./job_exits.js"
 import {Overview} from "./job_overview.js"
 import {html, useEffect, useState} from "./lib.js"
 import {LogsTab} from "./logs.js"
-import {Age, Problem, State} from "./parts.js"
+import {Age, kindOfJob, Problem, ServerText, State, Time} from "./parts.js"
 import {href} from "./route.js"
 
 const TABS = [
@@ -58,11 +58,11 @@ export function JobPage({name, tab = "overview"}) {
   return html`<section class=${`page job-page tab-${tab}`} aria-label=${`Job ${name}`}>
     <header class="job-head">
       <h1>${name}</h1>
-      <${State} state=${job.state} />
+      <${State} state=${job.state} kind=${kindOfJob(job)} />
       <span class="facts"><b>${job.running}</b> of <b>${job.max_processes}</b> ${job.max_processes === 1 ? "process" : "processes"}
         <span class="sep">·</span>${plural(job.restarts, "restart")}
         ${job.generation && html`<span class="sep">·</span>generation ${job.generation}`}
-        ${job.next_run && html`<span class="sep">·</span>next run ${moment(job.next_run)}`}
+        ${job.next_run && html`<span class="sep">·</span>next run <${Time} at=${job.next_run} />`}
       </span>
       <span class="grow"></span>
       <${Actions} job=${job} />
@@ -77,8 +77,8 @@ export function JobPage({name, tab = "overview"}) {
 function Remarks({job, error, at}) {
   const remarks = []
   if (error) remarks.push(["warn", html`No news from the server: what you see is from <${Age} at=${at} />.`])
-  if (job.disabled) remarks.push(["warn", `Disabled since ${moment(job.disabled.at)}${job.disabled.until ? ` until ${moment(job.disabled.until)}` : ""}: ${job.disabled.reason}`])
-  else if (job.reason) remarks.push([job.state === "failed" ? "bad" : "warn", job.reason])
+  if (job.disabled) remarks.push(["warn", html`Disabled since <${Time} at=${job.disabled.at} />${job.disabled.until && html` until <${Time} at=${job.disabled.until} />`}: ${job.disabled.reason}`])
+  else if (job.reason) remarks.push([job.state === "failed" ? "bad" : kindOfJob(job) === "idle" ? "idle" : "warn", job.reason])
   if (job.state === "stopping") remarks.push(["busy", `Stopping: ${plural(job.instances.length, "process", "processes")} still running. The job is not stopped yet.`])
   if (job.rollout) {
     const {kind, state, replaced, processes, reason} = job.rollout
@@ -87,7 +87,7 @@ function Remarks({job, error, at}) {
   for (const drift of job.drift ?? []) remarks.push(["warn", drift.reason])
   if (job.log_lost_bytes) remarks.push(["bad", `${job.log_lost_bytes.toLocaleString("en")} bytes of output are missing in its log files.`])
   if (remarks.length === 0) return null
-  return html`<ul class="remarks">${remarks.map(([kind, text], index) => html`<li key=${index} class=${kind}>${text}</li>`)}</ul>`
+  return html`<ul class="remarks">${remarks.map(([kind, text], index) => html`<li key=${index} class=${kind}>${typeof text === "string" ? html`<${ServerText} text=${text} />` : text}</li>`)}</ul>`
 }
 
 const PRIMARY = ["start", "restart", "scale", "stop", "enable"]

@@ -4,10 +4,10 @@ import {get, home, jobPath, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {Environment} from "./environment.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, endingWithReason, endpoint, moment, parseSize, percent, predecessor} from "./format.js"
+import {bytes, endingWithReason, endpoint, parseSize, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
-import {Empty, JobLink, State, Uptime} from "./parts.js"
+import {Empty, JobLink, State, Time, Uptime} from "./parts.js"
 import {href} from "./route.js"
 
 const EVERY = 2000 // ms between measurements
@@ -69,7 +69,7 @@ function Process({job, instance, stats}) {
 function LastExit({job}) {
   const exit = job.last_exit
   if (!exit) return null
-  return html`<section class="block"><h2>Last exit <small>${exit.at && moment(exit.at)}</small></h2>
+  return html`<section class="block"><h2>Last exit <small><${Time} at=${exit.at} /></small></h2>
     <p><b>${endingWithReason(exit)}</b> <a href=${href(["jobs", job.name, "exits"])}>all exits</a></p>
     ${exit.output && html`<${Output} text=${exit.output} />`}
   </section>`

@@ -2,11 +2,11 @@
 import {ACTIONS} from "./actions.js"
 import {may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
-import {bytes, endingWithReason, number, percent, plural} from "./format.js"
+import {bytes, endingWithReason, inLocalTime, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
-import {Age, Empty, JobLink, kindOf, Problem, State, Uptime} from "./parts.js"
-import {route, setQuery} from "./route.js"
+import {Age, Empty, JobLink, kindOfJob, Problem, ServerText, State, Uptime} from "./parts.js"
+import {href, route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
 
@@ -72,14 +72,14 @@ export function JobsPage() {
 
 function Row({job, chosen, toggle}) {
   const detail = reasonOf(job)
-  const scheduled = job.state === "waiting" && Boolean(job.next_run) // a job that waits for its time is well
-  const short = job.active && !scheduled && job.running < job.max_processes
-  return html`<tr class=${scheduled ? "idle" : kindOf(job.state)} aria-selected=${chosen}>
+  const kind = kindOfJob(job)
+  const short = job.active && kind !== "idle" && job.running < job.max_processes
+  return html`<tr class=${kind} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name}`} checked=${chosen} onChange=${() => toggle(job.name)} /></td>
-    <td class="c-state"><${State} state=${job.state} kind=${scheduled ? "idle" : undefined} /></td>
+    <td class="c-state"><${State} state=${job.state} kind=${kind} /></td>
     <td class="c-name" title=${job.name}><${JobLink} name=${job.name} /></td>
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
-    <td class="c-reason dim" title=${detail}>${detail}</td>
+    <td class="c-reason dim" title=${inLocalTime(detail)}><${ServerText} text=${detail} /></td>
     <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
     <td class="num c-uptime" data-label="up"><${Uptime} seconds=${job.uptime} /></td>
     <td class="num c-cpu" data-label="cpu">${percent(job.cpu)}</td>
@@ -96,11 +96,13 @@ function reasonOf(job) {
 
 function BulkActions({jobs, clear}) {
   const usable = ACTIONS.filter((action) => action.bulk)
+  const names = jobs.map((job) => job.name)
   return html`<strong>${plural(jobs.length, "job")} selected</strong>
     ${may("control") && usable.map((action) => {
       const targets = jobs.filter(action.applies)
       return html`<button key=${action.id} disabled=${targets.length === 0} onClick=${() => confirmAction(action, targets)}>${action.label}${targets.length < jobs.length ? ` (${targets.length})` : ""}</button>`
     })}
+    <a class="button" href=${jobs.length === 1 ? href(["jobs", jobs[0].name, "logs"]) : href(["logs"], {job: names.join(",")})}>Logs</a>
     ${!may("control") && html`<span class="dim">Your key may only read.</span>`}
     <button class="quiet" onClick=${clear}>Clear</button>`
 }

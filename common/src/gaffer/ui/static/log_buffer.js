@@ -1,16 +1,20 @@
 // The lines of a log in memory: bytes of several streams become lines with their place in the stream; the oldest are dropped.
 import {plainText} from "./ansi.js"
 
-export const LIMIT = 200_000 // lines
+const LIMIT = 200_000 // lines of all panes
 const MAX_LINE = 16_384 // characters shown of one line
 
 export class LogBuffer {
-  lines = [] // {id, label, text, plain, epoch, offset} or {id, label, note}
+  lines = [] // {id, label, text, plain, epoch, offset} or {id, note, plain}
   dropped = 0 // lines that are no longer here
   version = 0
   #count = 0
   #unfinished = new Map() // by label: {bytes, offset, line}
   #decoder = new TextDecoder()
+
+  constructor(panes = 1) {
+    this.limit = Math.floor(LIMIT / panes)
+  }
 
   // Adds bytes of a stream that end at `end` ("EPOCH:OFFSET" of its position).
   add(label, bytes, end) {
@@ -40,8 +44,8 @@ export class LogBuffer {
   }
 
   // Adds a remark in the place where it belongs, such as a gap.
-  note(text, label = null) {
-    this.lines.push({id: this.#count++, label, note: text, plain: text})
+  note(text) {
+    this.lines.push({id: this.#count++, note: text, plain: text})
     this.version++
   }
 
@@ -64,8 +68,8 @@ export class LogBuffer {
   }
 
   #trim() {
-    const surplus = this.lines.length - LIMIT
-    if (surplus <= LIMIT / 20) return // in steps: moving the array costs time
+    const surplus = this.lines.length - this.limit
+    if (surplus <= this.limit / 20) return // in steps: moving the array costs time
     this.lines.splice(0, surplus)
     this.dropped += surplus
   }

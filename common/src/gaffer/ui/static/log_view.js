@@ -5,7 +5,7 @@ import {Line} from "./output.js"
 const HEIGHT = 18 // px of a line, as in the stylesheet
 const EXTRA = 20 // lines outside the window, on either side
 
-export function LogView({lines, base, version, following, setFollowing, labels, match, marked, onLine}) {
+export function LogView({lines, base, version, following, setFollowing, badge, match, marked, onLine}) {
   const box = useRef(null)
   const [top, setTop] = useState(0)
   const [size, setSize] = useState(600)
@@ -43,27 +43,16 @@ export function LogView({lines, base, version, following, setFollowing, labels, 
   return html`<div class="log" ref=${box} onScroll=${onScroll} tabindex="0" role="log" aria-label="Log" aria-live="off">
     <div class="log-space" style=${{height: `${lines.length * HEIGHT}px`}}>
       <div class="log-lines" style=${{transform: `translateY(${first * HEIGHT}px)`}}>
-        ${lines.slice(first, last).map((line, index) => html`<${Row} key=${line.id} line=${line} label=${labels} match=${match} marked=${first + index === marked} onLine=${onLine} text=${line.text} />`)}
+        ${lines.slice(first, last).map((line, index) => html`<${Row} key=${line.id} line=${line} badge=${badge} match=${match} marked=${first + index === marked} onLine=${onLine} text=${line.text} />`)}
       </div>
     </div>
   </div>`
 }
 
-function Row({line, label, match, marked, onLine}) {
+function Row({line, badge, match, marked, onLine}) {
   if (line.note) return html`<div class="line note">— ${line.note} —</div>`
+  const {text, color} = badge(line.label)
   return html`<div class=${`line${marked ? " marked" : ""}${line.label.endsWith(".err") ? " err" : ""}`}>
-    ${label && html`<button class=${`label slot-${Number(line.label.split(".")[0]) % 6}`} title="Link to this line" onClick=${() => onLine(line)}>${line.label}</button>`}<span class="text">${match ? highlighted(line.plain, match) : html`<${Line} text=${line.text} />`}</span>
+    <button class=${`label ink-${color}`} title="Link to this line" onClick=${() => onLine(line)}>${text}</button><span class="text"><${Line} text=${line.text} match=${match} /></span>
   </div>`
-}
-
-// The text with each occurrence of `match` (lower case) marked.
-function highlighted(text, match) {
-  const found = []
-  const lower = text.toLowerCase()
-  let start = 0
-  for (let index = lower.indexOf(match); index >= 0; index = lower.indexOf(match, start)) {
-    found.push(text.slice(start, index), html`<mark>${text.slice(index, index + match.length)}</mark>`)
-    start = index + match.length
-  }
-  return [...found, text.slice(start)]
 }

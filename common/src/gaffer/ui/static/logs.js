@@ -1,31 +1,62 @@
-// The logs of a job: what to show of them, and from where.
-import {jobPath, root} from "./api.js"
+// Logs of a job or of several: what to show of them, from where, and in how many panes.
+import {get, root} from "./api.js"
 import {Download} from "./download.js"
-import {moment, number, plural} from "./format.js"
+import {moment, number} from "./format.js"
 import {html, signal, useEffect, useMemo, useRef, useState, useValue} from "./lib.js"
-import {LIMIT, LogBuffer} from "./log_buffer.js"
-import {followLogs} from "./log_stream.js"
-import {LogView} from "./log_view.js"
-import {Connection, Problem} from "./parts.js"
-import {announce} from "./dialog.js"
+import {LogBuffer} from "./log_buffer.js"
+import {LogPane} from "./log_pane.js"
+import {followLogs, request, sourceOf} from "./log_stream.js"
+import {Empty, Problem} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 
 const TAILS = ["1000", "10000", "100000", "all"]
 const BEFORE = 16_384 // bytes shown before a line that is linked to
+const MOST_PANES = 8
+const COLORS = 6
 
+// The logs of one job, of some of its slots.
 export function LogsTab({job}) {
+  const slots = [...new Set(job.instances.map((each) => each.slot))].sort((a, b) => a - b).map(String)
+  return html`<${Logs} jobs=${[job.name]} slots=${slots} />`
+}
+
+// The logs of several jobs, `#/logs?job=shop.web,shop.api`.
+export function LogsPage() {
   const {query} = useValue(route)
-  const streams = (query.get("stream") ?? "out,err").split(",")
-  const known = [...new Set(job.instances.map((each) => each.slot))].sort((a, b) => a - b)
-  const chosen = query.get("slot") ? query.get("slot").split(",") : null
-  const split = query.get("view") === "split" && known.length > 1
-  const start = startOf(query)
-  const panes = split ? (chosen ?? known.map(String)).slice(0, 4).map((slot) => [slot]) : [chosen]
-  const shared = {job: job.name, streams, start, filter: query.get("filter") ?? "", search: query.get("find") ?? "", target: query.get("line")}
-  return html`<div class="logs">
-    <${LogTools} job=${job} query=${query} streams=${streams} slots=${known} chosen=${chosen} split=${split} />
-    <div class=${split ? "panes" : "pane-only"}>${panes.map((slots) => html`<${Pane} key=${`${slots}|${streams}|${JSON.stringify(start)}`} ...${shared} slots=${slots} titled=${split} />`)}</div>
-  </div>`
+  const jobs = [...new Set(query.getAll("job").flatMap((each) => each.split(",")).filter(Boolean))]
+  return html`<section class="page tab-logs" aria-label="Logs">
+    <div class="toolbar job-chips"><h1>Logs</h1>
+      ${jobs.map((name, index) => html`<span key=${name} class=${`chip source ink-${index % COLORS}`}><a class="job" href=${href(["jobs", name, "logs"])}>${name}</a><button class="quiet" aria-label=${`Remove ${name}`} onClick=${() => setQuery({job: jobs.filter((each) => each !== name).join(",")})}>×</button></span>`)}
+      <${AddJob} jobs=${jobs} />
+    </div>
+    ${jobs.length === 0 ? html`<${Empty}>Choose the jobs whose logs to merge, here or by selecting them in the list of jobs.<//>` : html`<${Logs} jobs=${jobs} slots=${[]} />`}
+  </section>`
+}
+
+// A field that completes the names of jobs, and calls for another one.
+function AddJob({jobs}) {
+  const [names, setNames] = useState([])
+  const [typed, setTyped] = useState("")
+  const [error, setError] = useState(null)
+  useEffect(() => {
+    const abort = new AbortController()
+    get("/search", {kind: "jobs", q: typed, sort: "name", limit: 50}, {signal: abort.signal}).then(({items}) => {
+      setNames(items.map(({name}) => name))
+      setError(null)
+    }, (problem) => abort.signal.aborted || setError(problem))
+    return () => abort.abort()
+  }, [typed])
+  function add(event) {
+    const name = event.target.value.trim()
+    setTyped(name)
+    if (!names.includes(name)) return
+    event.target.value = ""
+    setTyped("")
+    setQuery({job: [...new Set([...jobs, name])].join(","), line: null})
+  }
+  return html`<input class="add-job" list="job-names" placeholder="Add a job…" aria-label="Add a job" onInput=${add} />
+    <datalist id="job-names">${names.filter((name) => !jobs.includes(name)).map((name) => html`<option key=${name} value=${name} />`)}</datalist>
+    ${error && html`<${Problem} error=${error} />`}`
 }
 
 function startOf(query) {
@@ -39,57 +70,53 @@ function startOf(query) {
   return tail === "all" ? {} : {tail}
 }
 
-function LogTools({job, query, streams, slots, chosen, split}) {
-  const toggleStream = (stream) => {
-    const next = streams.includes(stream) ? streams.filter((each) => each !== stream) : [...streams, stream]
-    setQuery({stream: next.length === 2 || next.length === 0 ? null : next.join(","), line: null})
-  }
-  const toggleSlot = (slot) => {
-    const now = chosen ?? slots.map(String)
-    const next = now.includes(slot) ? now.filter((each) => each !== slot) : [...now, slot]
-    setQuery({slot: next.length === slots.length || next.length === 0 ? null : next.join(","), line: null})
-  }
-  const jump = (event) => event.target.value && setQuery({since: new Date(event.target.value).toISOString().replace(/\.\d+Z/, "Z"), tail: null, line: null})
-  const download = {stream: streams.join(","), slot: chosen?.join(","), since: query.get("since")}
-  return html`<div class="toolbar log-tools">
-    <input id="search" type="search" placeholder="Search in lines  ( / )" aria-label="Search in lines" value=${query.get("find") ?? ""} onInput=${(event) => setQuery({find: event.target.value})} />
-    <input type="search" placeholder="Only lines with…" aria-label="Show only lines with" value=${query.get("filter") ?? ""} onInput=${(event) => setQuery({filter: event.target.value})} />
-    <div class="chips" role="group" aria-label="Streams">${["out", "err"].map((stream) => html`<button key=${stream} class="chip" aria-pressed=${streams.includes(stream)} onClick=${() => toggleStream(stream)}>std${stream}</button>`)}</div>
-    ${slots.length > 1 && html`<div class="chips" role="group" aria-label="Processes">${slots.map(String).map((slot) => html`<button key=${slot} class=${`chip slot-${Number(slot) % 6}`} aria-pressed=${chosen === null || chosen.includes(slot)} onClick=${() => toggleSlot(slot)}>${slot === "0" ? "once" : `#${slot}`}</button>`)}
-      <button class="chip" aria-pressed=${split} onClick=${() => setQuery({view: split ? null : "split", line: null})}>side by side</button></div>`}
-    <span class="grow"></span>
-    <label class="inline">From <select aria-label="How far back" value=${query.get("line") ? "line" : query.get("since") ? "since" : query.get("tail") ?? TAILS[0]} onChange=${(event) => setQuery({tail: event.target.value, since: null, line: null})}>
-      ${query.get("since") && html`<option value="since" disabled>${moment(Date.parse(query.get("since")) / 1000)}</option>`}
-      ${query.get("line") && html`<option value="line" disabled>a line</option>`}
-      ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
-    <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    <${Download} path=${`${jobPath(job.name)}/logs`} query=${download} name=${`${job.name}.log`} command=${`gaffer logs ${job.name} --tail=all --plain${streams.length === 1 ? ` --stream=${streams[0]}` : ""} --endpoint=${root.origin} > ${job.name}.log`} />
+// What is side by side, and how to call it: jobs, or the slots of one.
+function sourcesOf(jobs, slots) {
+  if (jobs.length > 1) return {names: jobs, of: (source) => source.job, title: (name) => name}
+  return {names: slots, of: (source) => source.slot, title: (slot) => (slot === "0" ? "once" : `#${slot}`)}
+}
+
+function Logs({jobs, slots}) {
+  const {query} = useValue(route)
+  const streams = (query.get("stream") ?? "out,err").split(",")
+  const chosen = query.get("slot") && jobs.length === 1 ? query.get("slot").split(",") : null
+  const start = startOf(query)
+  const target = jobs.length === 1 ? query.get("line") : null
+  const sources = sourcesOf(jobs, chosen ?? slots)
+  const split = query.get("view") === "split" && sources.names.length > 1 && target === null
+  const panes = split ? sources.names.slice(0, MOST_PANES) : [null]
+  const shown = {stream: streams.join(","), slot: split && jobs.length === 1 ? panes.join(",") : chosen?.join(",")}
+  if (target) Object.assign(shown, {slot: target.split(".")[0], stream: target.split("@")[0].split(".")[1]})
+  const followed = split && jobs.length > 1 ? panes : jobs
+  const views = {filter: query.get("filter") ?? "", search: query.get("find") ?? "", target}
+  return html`<div class="logs">
+    <${LogTools} jobs=${jobs} query=${query} streams=${streams} slots=${slots} chosen=${chosen} split=${split} splits=${sources.names.length > 1} download=${shown} />
+    ${split && sources.names.length > MOST_PANES && html`<p class="warn-text">${MOST_PANES} of ${number(sources.names.length)} are side by side: ${sources.names.slice(MOST_PANES).map(sources.title).join(", ")} ${sources.names.length === MOST_PANES + 1 ? "is" : "are"} left out.</p>`}
+    <${Panes} key=${JSON.stringify([followed, shown, start, panes])} jobs=${jobs} followed=${followed} shown=${shown} start=${start} panes=${panes} sources=${sources} views=${views} />
   </div>`
 }
 
-function Pane({job, streams, slots, start, filter, search, target, titled}) {
-  const buffer = useRef(null)
+// One stream, whose logs go to the buffers of the panes.
+function Panes({jobs, followed, shown, start, panes, sources, views}) {
+  const buffers = useRef(null)
   const state = useMemo(() => signal({state: "connecting", since: null, error: null}), [])
-  const [version, setVersion] = useState(0)
-  const [following, setFollowing] = useState(target === null && start.since === undefined)
-  const [unread, setUnread] = useState(0)
-  const [position, setPosition] = useState(null)
-  buffer.current ??= new LogBuffer()
-  const {state: phase, error} = useValue(state)
+  const [, draw] = useState(0)
+  buffers.current ??= panes.map(() => new LogBuffer(panes.length))
+  const bufferOf = (label) => buffers.current[Math.max(0, panes.indexOf(sources.of(sourceOf(label, followed))))]
 
   useEffect(() => {
     let frame = null
-    const draw = () => {
-      frame = null
-      setVersion(buffer.current.version)
-    }
     const close = followLogs({
-      job,
-      streams: target ? [target.split("@")[0].split(".")[1]] : streams,
-      slots: target ? [target.split(".")[0]] : slots,
+      jobs: followed,
+      query: shown,
       start,
-      buffer: buffer.current,
-      onChange: () => (frame ??= requestAnimationFrame(draw)),
+      buffers: buffers.current,
+      bufferOf,
+      onChange: () =>
+        (frame ??= requestAnimationFrame(() => {
+          frame = null
+          draw((count) => count + 1)
+        })),
       onState: (next) => (state.value = next),
     })
     return () => {
@@ -98,50 +125,35 @@ function Pane({job, streams, slots, start, filter, search, target, titled}) {
     }
   }, [])
 
-  const wanted = filter.toLowerCase()
-  const {lines: all, dropped} = buffer.current
-  const lines = useMemo(() => (wanted ? all.filter((line) => line.note || line.plain.toLowerCase().includes(wanted)) : all), [wanted, version])
-  const match = search.toLowerCase()
-  const hits = useMemo(() => {
-    const found = []
-    if (match) for (let index = 0; index < lines.length; index++) if (lines[index].plain.toLowerCase().includes(match)) found.push(index)
-    return found
-  }, [match, lines, version])
-  const marked = useMemo(() => (position !== null ? position : target ? all.findIndex((line) => line.offset !== undefined && `${line.label}@${line.epoch}:${line.offset}` === target) : null), [position, target, version])
-
-  useEffect(() => setPosition(null), [match, wanted])
-  const seen = useRef(0)
-  useEffect(() => {
-    if (following) seen.current = dropped + all.length
-    setUnread(dropped + all.length - seen.current)
-  }, [version, following])
-
-  function step(direction) {
-    if (hits.length === 0) return
-    const from = position ?? (direction > 0 ? -1 : lines.length)
-    const next = direction > 0 ? hits.find((index) => index > from) ?? hits[0] : hits.findLast((index) => index < from) ?? hits.at(-1)
-    setFollowing(false)
-    setPosition(next)
+  const badge = (label) => {
+    const {job, slot, stream} = sourceOf(label, followed)
+    const color = jobs.length > 1 ? jobs.indexOf(job) % COLORS : Number(slot) % COLORS
+    return {text: jobs.length > 1 ? `${job} ${slot}.${stream}` : `${slot}.${stream}`, color}
   }
+  return html`<div class=${panes.length > 1 ? "panes" : "pane-only"}>${panes.map((name, index) => html`<${LogPane} key=${name ?? ""} ...${views} jobs=${followed} buffer=${buffers.current[index]} version=${buffers.current[index].version} state=${state} badge=${badge}
+    title=${name === null ? null : sources.title(name)} follows=${views.target === null && start.since === undefined} />`)}</div>`
+}
 
-  async function link(line) {
-    const target = new URL(location.href)
-    target.hash = href(["jobs", job, "logs"], {line: `${line.label}@${line.epoch}:${line.offset}`})
-    await navigator.clipboard?.writeText(target.href)
-    announce("Copied a link to this line")
+function LogTools({jobs, query, streams, slots, chosen, split, splits, download}) {
+  const toggle = (all, now, name, key) => {
+    const next = now.includes(name) ? now.filter((each) => each !== name) : [...now, name]
+    setQuery({[key]: next.length === all.length || next.length === 0 ? null : next.join(","), line: null})
   }
-
-  return html`<section class="pane" aria-label=${titled ? `Process ${slots}` : "Log"}>
-    <div class="log-status">
-      ${titled && html`<b>#${slots}</b>`}
-      <${Connection} source=${state} />
-      <span class="dim">${phase === "open" && all.length === 0 ? "No output yet" : plural(lines.length, "line")}${wanted ? ` of ${number(all.length)}` : ""}</span>
-      ${dropped > 0 && html`<span class="warn-text">${number(dropped)} older lines dropped here (a page keeps ${number(LIMIT)})</span>`}
-      ${match && html`<span>${plural(hits.length, "hit")}<button class="quiet" aria-label="Previous hit" onClick=${() => step(-1)}>↑</button><button class="quiet" aria-label="Next hit" onClick=${() => step(1)}>↓</button></span>`}
-      <span class="grow"></span>
-      <button class="follow" aria-pressed=${following} onClick=${() => setFollowing(!following)}>${following ? "Following" : unread > 0 ? `Paused · ${number(unread)} new` : "Paused"}</button>
-    </div>
-    ${error && html`<${Problem} error=${error} />`}
-    <${LogView} lines=${lines} base=${wanted ? 0 : dropped} version=${version} following=${following} setFollowing=${setFollowing} labels=${true} match=${match} marked=${marked} onLine=${link} />
-  </section>`
+  const jump = (event) => event.target.value && setQuery({since: new Date(event.target.value).toISOString().replace(/\.\d+Z/, "Z"), tail: null, line: null})
+  const file = request(jobs, {...download, since: query.get("since")})
+  return html`<div class="toolbar log-tools">
+    <input id="search" type="search" placeholder="Search in lines  ( / )" aria-label="Search in lines" value=${query.get("find") ?? ""} onInput=${(event) => setQuery({find: event.target.value})} />
+    <input type="search" placeholder="Only lines with…" aria-label="Show only lines with" value=${query.get("filter") ?? ""} onInput=${(event) => setQuery({filter: event.target.value})} />
+    <div class="chips" role="group" aria-label="Streams">${["out", "err"].map((stream) => html`<button key=${stream} class="chip" aria-pressed=${streams.includes(stream)} onClick=${() => toggle(["out", "err"], streams, stream, "stream")}>std${stream}</button>`)}</div>
+    ${slots.length > 1 && html`<div class="chips" role="group" aria-label="Processes">${slots.map((slot) => html`<button key=${slot} class=${`chip ink-${Number(slot) % COLORS}`} aria-pressed=${chosen === null || chosen.includes(slot)} onClick=${() => toggle(slots, chosen ?? slots, slot, "slot")}>${slot === "0" ? "once" : `#${slot}`}</button>`)}</div>`}
+    ${splits && html`<button class="chip" aria-pressed=${split} onClick=${() => setQuery({view: split ? null : "split", line: null})}>side by side</button>`}
+    ${jobs.length === 1 && route.peek().path[0] === "jobs" && html`<a href=${href(["logs"], {job: jobs[0]})}>With other jobs</a>`}
+    <span class="grow"></span>
+    <label class="inline">From <select aria-label="How far back" value=${query.get("line") ? "line" : query.get("since") ? "since" : query.get("tail") ?? TAILS[0]} onChange=${(event) => setQuery({tail: event.target.value, since: null, line: null})}>
+      ${query.get("since") && html`<option value="since" disabled>${moment(Date.parse(query.get("since")) / 1000)}</option>`}
+      ${query.get("line") && html`<option value="line" disabled>a line</option>`}
+      ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
+    <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
+    <${Download} path=${file.path} query=${file.query} name=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`} command=${`gaffer logs ${jobs.join(" ")} --tail=all --endpoint=${root.origin}`} />
+  </div>`
 }

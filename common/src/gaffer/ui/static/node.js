@@ -1,10 +1,10 @@
 // The node itself: how it is, which lookupds know it, and taking it out of service.
 import {explain, get, may, root} from "./api.js"
 import {confirmAction} from "./confirm.js"
-import {duration, moment, number, plural} from "./format.js"
+import {duration, number, plural} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {listen, paced} from "./events.js"
-import {Age, Empty, Problem, State} from "./parts.js"
+import {Age, Empty, Problem, State, Time} from "./parts.js"
 
 const EVERY = 5000 // ms
 
@@ -73,7 +73,7 @@ export function NodePage() {
         <dt>version</dt><dd>${health.version}</dd>
         <dt>pid</dt><dd>${health.pid}</dd>
         <dt>uptime</dt><dd>${duration(health.uptime)}</dd>
-        <dt>keeper</dt><dd>${health.keeper ? `pid ${health.keeper.pid}, since ${moment(health.keeper.since)}: processes outlive gafferd` : "none: processes end with gafferd"}</dd>
+        <dt>keeper</dt><dd>${health.keeper ? html`pid ${health.keeper.pid}, since <${Time} at=${health.keeper.since} />: processes outlive gafferd` : "none: processes end with gafferd"}</dd>
       </dl></section>
       <section class="block"><h2>Lookup servers</h2>${health.lookupds.length === 0 ? html`<p class="dim">The node announces itself to none.</p>` : html`<table class="list"><thead><tr><th>State</th><th>Address</th></tr></thead>
         <tbody>${health.lookupds.map((each) => html`<tr key=${each.address}><td><${State} state=${each.connected ? "connected" : "not connected"} kind=${each.connected ? "good" : "bad"} /></td><td>${each.address}</td></tr>`)}</tbody></table>`}</section>

@@ -3,7 +3,7 @@ import {get} from "./api.js"
 import {listen, paced} from "./events.js"
 import {predecessor} from "./format.js"
 import {html, useEffect, useState} from "./lib.js"
-import {Empty, JobLink, kindOf, Problem, State} from "./parts.js"
+import {Empty, JobLink, kindOfJob, Problem, State} from "./parts.js"
 
 const before = (job) => job.config.after.map((each) => predecessor(each, job.name))
 
@@ -53,8 +53,8 @@ export function OrderPage() {
     <p class="dim">A job starts when those it comes <code>after</code> are as it wants them, and stops before them.${involved.length < jobs.length ? ` ${jobs.length - involved.length} jobs depend on no other.` : ""}</p>
     ${involved.length === 0 && html`<${Empty}>No job has <code>after</code>.<//>`}
     <div class="order">${columns.map((column, index) => html`<section key=${index}><h2>${index === 0 ? "First" : index === 1 ? "Then" : `Step ${index + 1}`}</h2>
-      <ul>${column.map((job) => html`<li key=${job.name} class=${`${kindOf(job.state)}${related(job) ? "" : " far"}`} onPointerEnter=${() => setNear(job.name)} onPointerLeave=${() => setNear(null)}>
-        <${JobLink} name=${job.name} /><${State} state=${job.state} />
+      <ul>${column.map((job) => html`<li key=${job.name} class=${`${kindOfJob(job)}${related(job) ? "" : " far"}`} onPointerEnter=${() => setNear(job.name)} onPointerLeave=${() => setNear(null)}>
+        <${JobLink} name=${job.name} /><${State} state=${job.state} kind=${kindOfJob(job)} />
         ${job.config.after.length > 0 && html`<small class="dim">after ${job.config.after.join(", ")}</small>`}</li>`)}</ul></section>`)}</div>
   </section>`
 }

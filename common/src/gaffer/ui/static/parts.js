@@ -1,6 +1,6 @@
 // Small parts of all pages.
 import {explain} from "./api.js"
-import {duration} from "./format.js"
+import {duration, fullTime, moment, splitTimes} from "./format.js"
 import {html, useInterval, useState, useValue} from "./lib.js"
 import {href} from "./route.js"
 
@@ -13,6 +13,9 @@ const KINDS = {
 
 export const kindOf = (state) => KINDS[state] ?? "idle"
 
+// The same of a job: one that waits for its time, or that is scaled to 0 processes, is well.
+export const kindOfJob = (job) => (job.state === "waiting" && (job.next_run || job.max_processes === 0) ? "idle" : kindOf(job.state))
+
 // A state: a sign that differs in shape as well as in colour, and its word.
 export function State({state, detail, kind = kindOf(state)}) {
   return html`<span class=${`state ${kind}`}><i aria-hidden="true"></i>${state}${detail && html` <small>${detail}</small>`}</span>`
@@ -22,6 +25,15 @@ export const JobLink = ({name, tab}) => {
   const [session, job] = name.split(/\.(.*)/s)
   return html`<a class="job" href=${href(tab ? ["jobs", name, tab] : ["jobs", name])}><span class="session">${session}.</span>${job}</a>`
 }
+
+// A time (seconds) in the time zone of the browser; the tooltip has it in full.
+export function Time({at, as = moment}) {
+  if (at === null || at === undefined) return html`<span>–</span>`
+  return html`<time datetime=${new Date(at * 1000).toISOString()} title=${fullTime(at)}>${as(at)}</time>`
+}
+
+// A text of the server, whose times become those of the browser.
+export const ServerText = ({text}) => splitTimes(text).map((part) => (typeof part === "number" ? html`<${Time} at=${part} />` : part))
 
 // The time since `at` (ms), which counts on.
 export function Age({at, prefix = "", suffix = " ago"}) {
@@ -42,7 +54,7 @@ export function Uptime({seconds}) {
 
 export function Problem({error, retry}) {
   return html`<div class="problem" role="alert"><strong>${error.status ? `Refused (${error.status})` : "No answer"}</strong>
-    <span>${explain(error)}</span>${retry && html`<button onClick=${retry}>Try again</button>`}</div>`
+    <span><${ServerText} text=${explain(error)} /></span>${retry && html`<button onClick=${retry}>Try again</button>`}</div>`
 }
 
 // The state of the stream that keeps a view up to date.

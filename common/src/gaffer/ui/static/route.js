@@ -32,6 +32,6 @@ export function href(path, query = {}, at = route.peek().at) {
 export function setQuery(changes) {
   const {path, query} = route.peek()
   const next = {...Object.fromEntries(query), ...changes}
-  history.replaceState(null, "", href(path, next))
+  history.replaceState(history.state, "", href(path, next))
   route.value = parse()
 }

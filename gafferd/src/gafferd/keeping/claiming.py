@@ -1,0 +1,132 @@
+"""Taking over from a gafferd whose keeper was killed: `gafferd/keeper.py` describes the messages.
+
+Whoever started that keeper has lost it, be it a user or a program that restarts it: to start gafferd again is all that
+they can do. The one that they start gets all that is kept, and its processes go on as after a crash of gafferd.
+"""
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from gaffer.processes import procfs
+from gaffer.runtime.activation import PassedSocket
+from gafferd.keeping.starting import Program
+from gafferd.state.lock import parse_owner
+
+logger = logging.getLogger(__name__)
+
+_SO_PEERCRED_SIZE = 12  # struct ucred: pid, uid, gid
+_MAX_MESSAGE = 1 << 18  # bytes: 64 names
+_MAX_PASSED = 253
+_TIMEOUT = 20.0  # seconds for each message
+_PATIENCE = 2.0  # seconds until a gafferd has taken the place of its keeper
+_INTERVAL = 0.02  # seconds
+
+
+def take_over(directory: Path, program: Program, passed: Sequence[PassedSocket], leave: Callable[[], None]) -> None:
+    """Become the keeper of what runs with a state directory, if the keeper of that was killed; otherwise return.
+
+    `program` is how to run the keeper, `passed` are the sockets that our service manager passed, and `leave` is called
+    before this process becomes the keeper. Call it before there are threads, locks or a loop.
+    """
+    try:
+        lock = os.open(directory / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        connection = _connect(lock)
+    finally:
+        os.close(lock)
+    if connection is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held: list[tuple[str, int]] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with contextlib.closing(connection):
+            connection.send(b"CLAIM")
+            for name, descriptor in _receive(connection):
+                held.append((name, descriptor))
+            table = _table(held, passed)
+            file = program.write_table(table, [*(each for _, each in held), *(each.socket.fileno() for each in passed)])
+            leave()
+            connection.send(b"TAKEN")
+        program.execute("--table", file)
+    except OSError as error:
+        logger.warning("can't take over from the gafferd that runs with %s: %s", directory, error)
+    for _, descriptor in held:
+        os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _connect(lock: int) -> socket.socket | None:
+    """Connect to the keeper that waits to be taken over, perhaps soon; return None if there is none."""
+    found = os.fstat(lock)
+    until = time.monotonic() + _PATIENCE
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection.settimeout(_TIMEOUT)
+        try:
+            connection.connect(f"\0gafferd-keeper/{found.st_dev}/{found.st_ino}")
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _SO_PEERCRED_SIZE)
+            if int.from_bytes(credentials[4:8], sys.byteorder) == os.geteuid():
+                return connection
+        except OSError:
+            pass
+        connection.close()
+        if not _has_lost_its_keeper(lock) or time.monotonic() > until:
+            return None
+        time.sleep(_INTERVAL)
+
+
+def _has_lost_its_keeper(lock: int) -> bool:
+    """Return whether the owner of the lock may be a gafferd that is becoming the keeper."""
+    owner = parse_owner(os.pread(lock, 256, 0))
+    process = procfs.read_stat(owner.pid) if owner is not None else None
+    if owner is None or process is None or process.state in "ZX" or process.start_time != owner.start_time:
+        return False
+    return (procfs.read(f"/proc/{process.ppid}/comm") or b"").strip() != b"gaffer-keeper"
+
+
+def _receive(connection: socket.socket) -> Iterator[tuple[str, int]]:
+    """Yield names and descriptors, the last being `TABLE`; raise OSError."""
+    while True:
+        data, descriptors, flags, _ = socket.recv_fds(connection, _MAX_MESSAGE, _MAX_PASSED, socket.MSG_CMSG_CLOEXEC)
+        names = data.decode("utf-8", "replace").split("\n")
+        if not data or len(names) != len(descriptors) or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            for each in descriptors:
+                os.close(each)
+            raise ConnectionError("its keeper did not give everything")
+        yield from zip(names, descriptors, strict=True)
+        if names == ["TABLE"]:
+            return
+
+
+def _table(held: list[tuple[str, int]], passed: Sequence[PassedSocket]) -> str:
+    """Return the table of the keeper with our numbers of the descriptors, without what is true of that keeper alone.
+
+    Sockets of our service manager take the place of those that the keeper has.
+    """
+    _, file = held.pop()
+    with open(file, "rb") as reader:
+        reader.seek(0)
+        lines = reader.read().decode().splitlines()
+    if passed:
+        for each in [each for each in held if each[0].startswith("passed:")]:
+            held.remove(each)
+            os.close(each[1])
+    lines = [line for line in lines if not line.startswith(("FD=", "KILLED=", "UPTIME=", "LAST="))]
+    lines.append("LAST=it took over from a gafferd whose keeper was killed")
+    lines += [f"FD={descriptor} {name}" for name, descriptor in held]
+    lines += [f"FD={each.socket.fileno()} passed:{quote(each.name, safe='')}" for each in passed]
+    return "\n".join(lines) + "\n"
