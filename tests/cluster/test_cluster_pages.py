@@ -1,6 +1,10 @@
-"""What the pages of a cluster show in Chromium: which lookupds agree, what happened, and many nodes."""
+"""What the pages of a cluster show in Chromium: which lookupds agree, what happened, and many nodes.
+
+`GAFFER_SCREENSHOTS=DIR` keeps pictures of the pages.
+"""
 
 import json
+import os
 import re
 import signal
 from contextlib import ExitStack
@@ -9,6 +13,7 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Page, Route, expect
 
+from support.browser import grave_faults
 from support.daemons import Daemon, gafferd, lookupd
 from support.needs import needs_browser
 from support.peer import peer
@@ -130,7 +135,8 @@ def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_
             page.get_by_role("button", name="failures only").click()
             expect(page.get_by_text("load", exact=True)).to_have_count(0)
             assert page.url.endswith("failed=true")
-            page.get_by_role("searchbox").fill("fragile")
+            with page.expect_response("**/history?q=fragile*"):
+                page.get_by_role("searchbox").fill("fragile")
             expect(page.locator(".groups > li:not(.day)")).to_have_count(2)  # failed exit, failed
         expect(page.locator(".banner.lost")).to_be_visible()
         with lookupd(*QUICK, "--bind", f"127.0.0.1:{port}", "--warmup", "10") as again:
@@ -164,7 +170,7 @@ def test_new_events_do_not_move_lines_under_the_pointer(page: Page) -> None:
 
 def test_nodes_with_hostile_names_break_no_page(page: Page) -> None:
     reason = {"at": 100, "kind": "job", "action": HOSTILE, "outcome": "failed", "job": "s.x", "caller": HOSTILE}
-    links = [{"address": f"http://{'h' * 60}.example", "connected": False, "since": 1, "error": HOSTILE * 9}]
+    links = [{"address": "http://127.0.0.1:9", "connected": False, "since": 1, "error": HOSTILE * 9}]
     with lookupd() as registry, peer(registry.url) as node:
         labels = {f"{HOSTILE}{number}": "L" * 900 for number in range(30)}
         identity = {"origin": "http://10.0.0.1:5000", "id": "1" * 32, "incarnation": 1, "version": "V" * 500}
@@ -180,6 +186,51 @@ def test_nodes_with_hostile_names_break_no_page(page: Page) -> None:
                 assert page.locator("main img").count() == 0
                 assert not {"\u202e", "\x1b"} & {*page.locator("body").inner_text()}, path
         assert page.evaluate("window.hacked") is None
+
+
+def test_each_page_fits_and_has_no_grave_fault(page: Page) -> None:
+    folder = os.environ.get("GAFFER_SCREENSHOTS")
+    with (
+        lookupd(*QUICK) as first,
+        lookupd(*QUICK, "--allowed-origin", first.url) as second,
+        gafferd(*announced(first, second), "--node-name", "web-1", "--allowed-origin", first.url) as node,
+        gafferd(*announced(first, second), "--node-name", "web-2", "--allowed-origin", first.url),
+        peer(first.url) as lonely,
+    ):
+        lonely.identify("lonely", id="a" * 32, incarnation=1, labels={"zone": "a", "disk": "ssd"})
+        error = "connection refused"
+        lonely.ask("REPORT", now=1, lookupds=[{"address": second.url, "connected": False, "since": 1, "error": error}])
+        job = {"name": "fragile", "cmd": "exit 3", "shell": True, "restart": "never"}
+        requests.post(f"{node.url}/jobs/shop", json=job, timeout=10)
+        requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=10)
+
+        def open_nodes() -> None:
+            page.get_by_role("link", name="lonely").wait_for()
+
+        def open_dialog() -> None:
+            page.get_by_label("Select shop.web on web-1").check()
+            page.get_by_role("button", name="Scale", exact=True).click()
+            expect(page.get_by_role("button", name="Scale: 1 job")).to_be_enabled()
+
+        def open_group() -> None:
+            page.get_by_role("button", name="Show 3 entries").first.click()
+
+        def open_differences() -> None:
+            expect(page.locator(".block", has_text="1 difference between the lookupds")).to_be_visible()
+
+        steps = {"": open_nodes, "jobs": open_dialog, "events": open_group, "lookupds": open_differences}
+        for path, step in steps.items():
+            page.set_viewport_size({"width": 1280, "height": 760})
+            page.goto(f"{first.url}/ui/#/{path}")
+            step()
+            for scheme, width in (("light", 1280), ("dark", 1280), ("dark", 360), ("light", 360)):
+                page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+                page.set_viewport_size({"width": width, "height": 760})
+                if folder:
+                    page.screenshot(path=Path(folder, f"cluster-{path or 'nodes'}-{width}-{scheme}.png"))
+                rules = () if scheme == "light" and width == 1280 else ("color-contrast",)
+                assert grave_faults(page, *rules) == [], (path, scheme, width)
+                assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, width)
 
 
 WATCH = """

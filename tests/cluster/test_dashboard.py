@@ -83,6 +83,7 @@ def test_events_are_followed_after_a_first_request_that_failed(page: Page) -> No
         page.route("**/history?*", lambda route: route.abort(), times=1)
         page.goto(f"{registry.url}/ui/#/events")
         expect(page.locator(".problem")).to_contain_text("can't be reached")
+        expect(page.locator("header .connection")).to_contain_text("Connection lost")
         expect(page.locator(".problem")).to_have_count(0)
         expect(page.locator("header .connection")).to_have_text("Live")
 

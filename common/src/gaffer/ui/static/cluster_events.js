@@ -7,7 +7,7 @@ import {html, useEffect, useMemo, useState, useValue} from "./lib.js"
 import {Age, Empty, Problem, Time} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useStableRows} from "./stable.js"
-import {connection, follow, HEARTBEAT} from "./stream.js"
+import {connection, follow, HEARTBEAT, lost} from "./stream.js"
 
 const PAGE = 500 // entries
 const MOST = 2000 // entries that the page keeps
@@ -43,7 +43,9 @@ function useHistory(filter) {
       } catch (error) {
         if (abort.signal.aborted) return
         setState((old) => ({...old, error}))
-        if (!error.status) timer = setTimeout(load, RETRY)
+        if (error.status) return
+        if (stop === null) lost(error)
+        timer = setTimeout(load, RETRY)
       }
     }
     load()

@@ -6,7 +6,7 @@ import {duration, number, plural} from "./format.js"
 import {html, useEffect, useInterval, useRef, useState, useValue} from "./lib.js"
 import {Age, Empty, Problem, State, Time} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
-import {connection} from "./stream.js"
+import {connection, lost} from "./stream.js"
 
 const LIMIT = 4000 // ms for an answer: one that hangs must not hold up the others
 const EVERY = 10_000 // ms
@@ -129,7 +129,8 @@ function useLookupds(given) {
     } catch (error) {
       if (known.ended) return
       setState((last) => ({...last, error}))
-      connection.value = error.status ? {state: "refused", since: null, error} : {state: "lost", since: known.here?.at ?? Date.now(), error}
+      if (error.status) connection.value = {state: "refused", since: null, error}
+      else lost(error)
     } finally {
       known.running = false
     }
