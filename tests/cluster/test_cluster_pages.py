@@ -152,6 +152,18 @@ def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_
             expect(page.locator(".groups > li", has_text="silent")).to_contain_text("node-1")
 
 
+def test_ctrl_k_jumps_to_nodes_and_their_jobs(page: Page) -> None:
+    with lookupd() as registry, gafferd(*announced(registry), "--node-name", "web-1") as node:
+        requests.post(f"{node.url}/jobs/shop", json={"name": "cart", "cmd": "sleep 1000"}, timeout=10)
+        page.goto(f"{registry.url}/ui/")
+        page.get_by_role("link", name="web-1").wait_for()
+        page.keyboard.press("Control+k")
+        page.get_by_label("Jump to a node, a job or a page").fill("cart")
+        expect(page.get_by_role("option")).to_have_text([re.compile("^shop.cart on web-1(starting|ready)$")])
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile("#/at/[0-9a-f]{32}/jobs/shop.cart$"))
+
+
 def test_new_events_do_not_move_lines_under_the_pointer(page: Page) -> None:
     with lookupd() as registry, peer(registry.url) as node:
         node.identify("one", id="1" * 32, incarnation=1)
