@@ -16,7 +16,7 @@ from playwright.sync_api import Page, Route, expect
 from support.browser import grave_faults
 from support.daemons import Daemon, gafferd, lookupd
 from support.needs import needs_browser
-from support.peer import peer
+from support.peer import Peer, peer
 from support.poll import eventually
 
 pytestmark = needs_browser
@@ -99,6 +99,48 @@ def test_a_lookupd_that_one_node_names_is_asked_only_on_demand(page: Page) -> No
         expect(row.locator(".state")).to_have_text("answers")
         assert f"lookupd={second.url}" in page.url.replace("%3A", ":").replace("%2F", "/")
         expect(page.locator(".block", has_text="differences")).to_contain_text("missing there")
+
+
+def test_what_lookupds_disagree_on_is_named(page: Page) -> None:
+    with ExitStack() as stack:
+        first = stack.enter_context(lookupd())
+        second = stack.enter_context(lookupd("--allowed-origin", first.url))
+
+        def node(registry: Daemon, name: str, number: int, *, incarnation: int = 1, seq: int = 1) -> Peer:
+            connected = stack.enter_context(peer(registry.url))
+            connected.identify(name, id=str(number) * 32, incarnation=incarnation)
+            connected.ask("SNAPSHOT", seq=seq, jobs={})
+            return connected
+
+        node(first, "same", 1)
+        node(second, "same", 1)
+        node(first, "restarted", 2, incarnation=2)
+        node(second, "restarted", 2)
+        node(first, "slow", 3, seq=5)
+        node(second, "slow", 3, seq=3)
+        node(first, "silent", 4)
+        node(second, "silent", 4).close()
+        node(first, "drained", 5)
+        node(second, "drained", 5).ask("DRAIN", seq=2)
+        node(second, "other", 6)
+        node(first, "left", 7)
+        node(second, "left", 7).ask("LEAVE", seq=2)
+        page.goto(f"{first.url}/ui/#/lookupds?lookupd={second.url}")
+        expect(page.locator("h2", has_text="6 differences between the lookupds")).to_be_visible()
+        rows = page.locator(".block").last.locator("tbody tr").all_inner_texts()
+        texts = {row.split()[0]: row for row in rows}
+        assert {name: text for name, text in EXPECTED.items() if text not in texts[name]} == {}
+        assert texts.keys() == EXPECTED.keys()
+
+
+EXPECTED = {
+    "restarted": "knows an earlier start of the node",
+    "slow": "is behind: lacks its latest changes",
+    "silent": "suspect there",
+    "drained": "draining there",
+    "other": "missing here",
+    "left": "removed there (left)",
+}
 
 
 def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_lookupd(
