@@ -149,6 +149,7 @@ export function explain(error, base = root) {
   if (error instanceof NoAnswer) return `${base.host}: ${error.message}.`
   if (!(error instanceof ApiError)) {
     if (base.origin === home.origin) return "The server can't be reached."
+    if (home.protocol === "https:" && base.protocol === "http:") return `Browsers let a page of https not call ${base.origin}.`
     return `${base.origin} can't be reached from this page. Is it down, or does it lack --allowed-origin=${home.origin}?`
   }
   return error.hint ? `${error.message} — ${error.hint}` : error.message

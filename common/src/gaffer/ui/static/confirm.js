@@ -13,8 +13,11 @@ export function confirmAction(action, targets, given = {}) {
 }
 
 // What to write about an action that failed on `base`.
-export const whatFailed = (error, base) =>
-  error instanceof NoAnswer ? `No answer after ${ANSWER / 1000} s. It may have been done.` : error.constructor === Error ? error.message : explain(error, base)
+export function whatFailed(error, base) {
+  if (error instanceof NoAnswer) return `No answer after ${ANSWER / 1000} s. It may have been done.`
+  if (error.constructor === Error) return error.message
+  return error.status ? explain(error, base) : `${explain(error, base)} If the connection ended only now, it may have been done.`
+}
 
 // The way to see whether it was done.
 function Look({target}) {

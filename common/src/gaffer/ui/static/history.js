@@ -10,29 +10,6 @@ import {route, setQuery} from "./route.js"
 const LIMIT = 100
 const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "limit_exceeded"]
 
-const JOB = "/jobs/{sid}/{job}"
-const STATES = {0: "stop", 1: "start"} // of a call to change the state of a job
-// Calls in the words of the command line.
-const WORDS = {
-  "POST /jobs/{sid}": "load",
-  [`PUT ${JOB}`]: "update",
-  [`DELETE ${JOB}`]: "unload",
-  [`POST ${JOB}/state`]: "start or stop",
-  [`POST ${JOB}/numprocesses`]: "scale",
-  [`POST ${JOB}/signal`]: "signal",
-  [`POST ${JOB}/commit`]: "commit",
-  "DELETE /{pid:digits}": "stop a process",
-  "POST /{pid:digits}/signal": "signal a process",
-  "POST /auth/session": "log in",
-  "DELETE /auth/session": "log out",
-  "POST /drain": "drain",
-  "DELETE /drain": "undrain",
-  exit: "failed exit",
-  flap: "flapping",
-  start_failed: "failed start",
-}
-for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
-
 export function HistoryPage() {
   const {query} = useValue(route)
   return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
@@ -99,12 +76,6 @@ function valueOf(name, value) {
   return typeof value === "object" ? JSON.stringify(value) : value
 }
 
-// What happened, in words.
-export function whatOf({action, route: path, details}) {
-  if (path === `${JOB}/state` && details?.state in STATES) return STATES[details.state]
-  return WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action.replaceAll("_", " "))
-}
-
 export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"
 
 // The details of an entry as text.
@@ -112,18 +83,17 @@ export function detailsOf({action, details}) {
   if (action === "exit" && "exit_code" in details) {
     return `${endingWithReason(details)} after ${duration(details.uptime)}`
   }
-  const shown = Object.entries(details).filter(([name]) => !(name === "state" && details.state in STATES))
+  const shown = Object.entries(details).filter(([name, value]) => !(name === "state" && ["0", "1"].includes(String(value)))) // the action says it
   return plainText(shown.map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${valueOf(name, value)}`)).join(", "))
 }
 
 function Entry({entry, named}) {
   const {kind, action, route: path, outcome, caller, address} = entry
   const bad = isBad(entry)
-  const what = whatOf(entry)
   const text = detailsOf(entry)
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
     <${Time} at=${entry.at} as=${clock} />
-    <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>
+    <span class="what" title=${path ? `${action} ${path}` : null}>${entry.what}</span>
     ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
     ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
     ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}

@@ -163,6 +163,6 @@ function LogTools({main, jobs, query, streams, slots, chosen, split, splits, dow
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
       ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    <${Download} path=${file.path} query=${file.query} name=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`} command=${`gaffer logs ${jobs.join(" ")} --endpoint=${root.origin}`} /></span>
+    <${Download} path=${file.path} query=${file.query} name=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`} command=${`gaffer logs ${jobs.join(" ")} --tail=all --endpoint=${root.origin}`} /></span>
   </div>`
 }
