@@ -1,5 +1,6 @@
 """Schemas of the audit of a node: calls that change something, and what happens without a call."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
