@@ -25,7 +25,7 @@ from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.keeping.starting import Program, join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
-from gafferd.state.lock import StateLock
+from gafferd.state.lock import StateLock, find_owner
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _start_keeper(
 ) -> KeeperLink | None:
     if not settings.keeper:
         return None
-    take_over(state_path, Program.current(settings.daemon, log), passed, leave)
+    take_over(state_path / "lock", find_owner, Program.current(settings.daemon, log), passed, leave)
     return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
 
 
