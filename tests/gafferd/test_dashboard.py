@@ -529,6 +529,7 @@ def test_charts_begin_before_the_page_was_opened(page: Page, tmp_path: Path) -> 
             re.compile(r"^since [\d:]{8}, every 0.2 s; from [\d:]{8} on every 2 s$")
         )
         expect(page.locator(".chart canvas")).to_have_count(3)
+        assert page.url.endswith("?charts=open")
         memory = page.get_by_role("img", name=re.compile("Resident memory, MiB: #1 [0-9.]+, #2 [0-9.]+$"))
         expect(memory.locator(".u-series")).to_have_text([re.compile("time"), re.compile("#1"), re.compile("#2")])
 
