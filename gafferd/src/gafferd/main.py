@@ -140,7 +140,10 @@ def _lock(state_path: Path, keeper: KeeperLink | None) -> StateLock:
     """Lock the state directory; a keeper holds the lock as long as it holds processes, also without gafferd."""
     if keeper is None:
         return lock_directory(state_path)
-    lock = lock_directory(state_path, keeper.pid, keeper.take_descriptors(_LOCK))
+    kept = keeper.take_descriptors(_LOCK)
+    if keeper.follows_killed and any(os.fstat(each).st_nlink == 0 for each in kept):
+        raise GafferError(f"the keeper was killed, and {state_path} removed")  # which the keeper finds too
+    lock = lock_directory(state_path, keeper.pid, kept)
     keeper.store_descriptors(_LOCK, [lock.fileno()])
     return lock
 
