@@ -16,6 +16,8 @@ from gaffer_client.cli.programs import GAFFER, GAFFERCTL
 from gaffer_client.cli.table import Program
 from support.client import Commands
 from support.daemons import Daemon, clean_env, command_path, gafferd
+from support.needs import needs_fish, needs_tmux, needs_zsh
+from support.tmux import tmux
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,8 @@ def test_commands_options_and_live_names(node: Daemon) -> None:
     assert words("logs --stream ", env) == ["out", "err"]
     assert words("stop shop.", env, GAFFERCTL) == ["shop.web", "shop.worker"]
     assert words("completion ", env) == ["bash", "zsh", "fish"]
+    assert words("export --format=y", env) == ["--format=yaml"]
+    assert words("export --nope=y", env) == []
 
 
 def test_types_of_the_procfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
@@ -76,6 +80,50 @@ def test_bash_completes_what_follows_a_colon(node: Daemon) -> None:
     env = clean_env({"GAFFER_ENDPOINT": node.url, "HOME": os.devnull})
     ran = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=50, check=True)
     assert ran.stdout.splitlines() == ["nodes", "shop.worker", "shop.web", "status"]
+
+
+SHELLS = {
+    "bash": ("bash --norc -i", "source <(gaffer completion bash)"),
+    "zsh": ("zsh -f -i", "autoload -Uz compinit && compinit -u -D && source <(gaffer completion zsh)"),
+    "fish": ("fish --no-config", "gaffer completion fish | source"),
+}
+
+
+@needs_tmux
+@pytest.mark.parametrize(
+    "shell", ["bash", pytest.param("zsh", marks=needs_zsh), pytest.param("fish", marks=needs_fish)]
+)
+def test_a_shell_completes_on_a_terminal(shell: str, node: Daemon, tmp_path: Path) -> None:
+    path = f"{os.path.dirname(command_path('gaffer'))}:{os.environ['PATH']}"
+    (tmp_path / "procfiles").mkdir()
+    (tmp_path / ".gaffer").mkdir(mode=0o700)
+    (tmp_path / ".gaffer" / "contexts.ini").write_text("[context prod]\nendpoint = http://127.0.0.1:1\n")
+    with tmux(tmp_path, rows=24, GAFFER_ENDPOINT=node.url, PATH=path) as terminal:
+        for line in (f"cd {tmp_path}", *SHELLS[shell], "echo set''up is done"):
+            terminal.type("-l", line)
+            terminal.type("Enter")
+        terminal.shows("\nsetup is done")
+        for typed, shown in (
+            ("gaffer resta", "gaffer restart"),
+            ("gaffer restart shop.wo", "gaffer restart shop.worker"),
+            ("gaffer stop 'shop.wo", "gaffer stop 'shop.worker'"),
+            ("gaffer lookup:no", "gaffer lookup:nodes"),
+            ("gaffer kill shop.web TE", "gaffer kill shop.web TERM"),
+            ("gaffer ps --end", "gaffer ps --endpoint"),
+            ("gaffer ps --context=pr", "gaffer ps --context=prod"),
+            ("gaffer -d procf", "gaffer -d procfiles/"),
+        ):
+            terminal.type("-l", typed)
+            terminal.type("Tab")
+            terminal.shows(shown)
+            terminal.type("C-u")
+        terminal.type("clear", "Enter")
+        terminal.type("-l", "gaffer restart shop.")
+        terminal.type("Tab")
+        terminal.shows("gaffer restart shop.w")
+        terminal.type(*["Tab"] * (2 if shell == "bash" else 1))
+        assert "procfiles" not in terminal.shows("shop.web", "shop.worker")
+        terminal.type("C-u")
 
 
 def test_scripts_for_each_shell(gaffer: Commands, gafferctl: Commands) -> None:

@@ -62,6 +62,7 @@ def test_each_setting_has_one_source(gaffer: Commands, folder: Path, monkeypatch
     gaffer("context", "set", "named", "endpoint=http://named:1")
     gaffer("context", "use", "named")
     assert source(gaffer, "endpoint") == ("http://named:1", "[context named] endpoint")
+    assert source(gaffer, "context") == ("named", "contexts.ini")
     assert source(gaffer, "insecure") == ("true", "[node] insecure")
     monkeypatch.setenv("GAFFER_ENDPOINT", "http://variable:1")
     assert source(gaffer, "endpoint") == ("http://variable:1", "GAFFER_ENDPOINT")

@@ -169,6 +169,16 @@ def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -
         "gaffer: `gaffer recv` does not act on several nodes",
         "  use --endpoint to choose one node, by its URL or name; `gaffer logs --follow` shows the output of several",
     ]
+    for words, hint in (
+        (["drain", "node1"], "  give the name of a node as an argument"),
+        (["lookup:nodes"], "  omit --cluster, --node, --label"),
+        (["key:new"], "  omit --cluster, --node, --label"),
+        (["apps"], "  use --endpoint to choose one node, by its URL or name"),
+    ):
+        ran = gaffer("--cluster", *words)
+        assert (ran.status, ran.err.splitlines()[1:]) == (2, [hint])
+    assert gaffer("top", "--once", "--dry-run", "--node", "node1").status == 0  # changes nothing without a key
+    assert gaffer("top", "--dry-run", "-g", web.nodes["node1"].url).status == 2
     assert numbers(web) == [2, 4, 3]
     ran = gaffer("scale", "shop.db=5", "--node", "node1", "--node", "node2")
     assert (ran.status, ran.out) == (4, "")
@@ -273,6 +283,24 @@ def test_what_is_destructive_is_confirmed(gaffer: Commands, web: Cluster, tmp_pa
         finally:
             terminal.close()
     assert numbers_left(web) == []
+
+
+def test_a_misspelled_job_is_answered_with_the_nearest_one(gaffer: Commands, gafferctl: Commands, web: Cluster) -> None:
+    url = web.nodes["node1"].url
+    of_gaffer = (
+        *("scale shop.wep=2", "unload shop.wep", "logs shop.web shop.wep", "exec shop.wep", "exec shop.wep check"),
+        *("start shop.wep", "kill shop.wep HUP", "exits shop.wep", "lookup:job shop.wep"),
+        *("restart shop.wep --cluster", "logs shop.wep --cluster", "exits shop.wep --cluster"),
+    )
+    of_gafferctl = ("start", "stop", "add", "sub", "status", "running", "numprocesses", "pids", "get_process", "kill")
+    for ran in (
+        *(gaffer(*line.split(), "-g", url) for line in of_gaffer),
+        *(gafferctl("--connect", url, word, "shop.wep", *(["HUP"] if word == "kill" else [])) for word in of_gafferctl),
+    ):
+        assert (ran.status, ran.err.splitlines()[1:]) == (4, ["  did you mean 'shop.web'?"]), ran
+    for line in ("ps shpo --cluster", "lookup:session shpo", "unload shpo -g node1"):
+        ran = gaffer(*line.split())
+        assert (ran.status, ran.err.splitlines()[1:]) == (4, ["  did you mean 'shop'?"])
 
 
 def test_commands_for_one_node_say_what_they_would_do(gaffer: Commands, web: Cluster) -> None:
@@ -502,7 +530,7 @@ def test_an_action_runs_on_all_nodes(gaffer: Commands, cluster: Cluster) -> None
     assert all(found[name]["output"] == "one\n\x1b[31mtwo" for name in NAMES)
     ran = gaffer("exec", "shop.web", "--node", "node2")
     assert [line.split()[:3] for line in ran.out.splitlines()[1:]] == [["node2", "shop.web", "check"]]
-    assert gaffer("exec", "shop.web", "chekc", "--cluster").status == 4
+    assert gaffer("exec", "shop.web", "cheque", "--cluster").status == 4
     head = ["sh", "-c", f"{command_path('gaffer')} exec shop.web check --cluster -L {cluster.registry.url} | head -1"]
     cut = subprocess.run(head, env=clean_env(), capture_output=True, text=True, timeout=50, check=False)
     assert (cut.stdout.count("\n"), cut.stderr) == (1, "")

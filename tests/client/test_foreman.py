@@ -75,6 +75,31 @@ def test_a_job_that_was_killed_or_not_found_is_a_failure_too(app: Path) -> None:
     assert lines[0] == "web | can't be started: there is no program 'no-such-program'"
 
 
+def test_a_process_in_back_off_is_shown_until_it_is_back(app: Path) -> None:
+    script = "echo x >> tries; [ $(wc -l < tries) -gt 4 ] && exec sleep 1000; exit 3"
+    write(app, f"worker: {script}\n", "jobs: {worker: {ready: 'exec:true'}}\n")
+    with piped(app, "start", "-c", "worker=2") as process:
+        lines = [re.sub(r"pid \d+", "pid N", line[9:]) for line in until(process, "is back")]
+        lines += [re.sub(r"pid \d+", "pid N", line[9:]) for line in until(process, "is back")]
+    for name in ("worker.1", "worker.2"):
+        mine = [line.partition(" | ")[2] for line in lines if line.startswith(name)]
+        exits = [index for index, line in enumerate(mine) if line.startswith("exit")]
+        assert exits
+        for index in exits:
+            assert mine[index] == "exit process with pid N (exit code 3)"
+            assert re.fullmatch(r"in back-off, next start in \d\.\d s: .*the last process .*", mine[index + 1])
+            assert mine[index + 2] == "spawn process with pid N"
+        assert [line for line in mine if "back" in line][len(exits) :] == ["is back"]
+
+
+def test_a_start_that_fails_is_followed_by_a_back_off(app: Path) -> None:
+    write(app, "web: no-such-program\n", "")
+    with piped(app, "start") as process:
+        line = until(process, "crash loop")[-1][9:]
+    why = "crash loop, 3 times in a row: program_not_found: there is no program 'no-such-program'"
+    assert re.fullmatch(rf"web \| in back-off, next start in \d\.\d s: {re.escape(why)}", line)
+
+
 @pytest.mark.parametrize("code", [0, 4])
 def test_an_essential_job_ends_it_with_its_exit_code(app: Path, code: int) -> None:
     write(

@@ -567,6 +567,16 @@ def test_a_wrong_configuration_file(
     assert (ran.status, ran.err.splitlines()) == (2, [f"gaffer: no such file: {file}", "  correct GAFFER_CONFIG"])
 
 
+def test_a_node_that_hangs_is_not_asked_again_what_it_is(gaffer: Commands) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        ran = gaffer("apps", "-g", f"http://127.0.0.1:{hung.getsockname()[1]}", "--timeout", "0.2")
+        assert (ran.status, ran.err.count("no response within 0.2 s")) == (3, 1)
+        hung.setblocking(False)
+        hung.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            hung.accept()
+
+
 def test_an_empty_value_of_an_option_is_no_default(gaffer: Commands) -> None:
     for words, option in ((("-g", ""), "--endpoint"), (("--lookupd=",), "--lookupd"), (("--context", ""), "--context")):
         for line in ((*words, "apps"), ("apps", *words)):

@@ -114,7 +114,7 @@ def test_start_replaces_what_ends_and_says_why_it_did(app: Path) -> None:
         os.kill(pid, signal.SIGKILL)
         lines = until(process, "working")
     assert lines[0][9:] == f"worker | exit process with pid {pid} (SIGKILL)"
-    assert pid_in(lines[1]) != pid
+    assert pid_in(next(line for line in lines if "spawn" in line)) != pid
 
 
 def test_start_tells_what_can_not_be_started(app: Path) -> None:

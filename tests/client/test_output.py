@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
+import termios
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -33,6 +38,38 @@ NODE: Any = {"name": "one", "origin": "http://10.0.0.7:5000", "version": "0.1"}
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+TABLE = """
+from gaffer_client.cli.output import table
+why = "crash loop, 7 times in a row: the last process exited with 3"
+print(table(("JOB", "RUN", "DETAILS"), [("shop.worker", "0/1", why), ("shop.web", "1/1", "-")]))
+"""
+
+
+def printed(columns: int | None) -> list[str]:
+    """Return the lines of a table on a terminal of this width, or in a pipe."""
+    ours, theirs = pty.openpty()
+    if columns is not None:
+        termios.tcsetwinsize(theirs, (24, columns))
+    out = subprocess.PIPE if columns is None else theirs
+    ran = subprocess.run([sys.executable, "-c", TABLE], stdout=out, check=True, timeout=50)
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal:
+        shown = ran.stdout if columns is None else terminal.read(4096)
+    return shown.decode().splitlines()
+
+
+def test_long_cells_of_the_last_column_are_continued_on_a_narrow_terminal() -> None:
+    whole = printed(None)
+    assert [len(line) for line in whole] == [25, 78, 18 + 1]
+    assert printed(0) == printed(78) == printed(41) == whole
+    assert printed(60) == [
+        "JOB          RUN  DETAILS",
+        "shop.worker  0/1  crash loop, 7 times in a row: the last",
+        "                  process exited with 3",
+        "shop.web     1/1  -",
+    ]
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -85,7 +85,7 @@ def test_jobs_are_shown_live_and_keys_act_on_them(terminal: Tmux, node: Daemon) 
         terminal.shows("stopped", "0/3")
         job.start()
         terminal.shows("2/2")
-    terminal.shows("(by cpu)")
+    terminal.shows("(by cpu)", "1 in backoff")
     terminal.type("o", "o")
     assert "shop.bad" in terminal.shows("(by restarts)").splitlines()[2]
     terminal.type("q")
@@ -250,6 +250,40 @@ def test_the_selected_job_stays_selected_and_visible() -> None:
     board.update([], {})
     assert not any(line.startswith(">") for line in board.render(80, 10))
     assert board.press("r") is None
+
+
+def test_a_narrow_screen_shows_what_is_wrong_and_what_is_asked() -> None:
+    board = Board("cluster", several=True, colour=False)
+    why = "crash loop, 7 times in a row: the last process exited with 3 after 0.3 s"
+    board.update([a_row(), a_row(job="shop.worker", state="backoff", running=0, details=why, cpu=0.0)], {})
+    board.press("end")
+    wide = board.render(160, 10)
+    assert wide[0].startswith("cluster: 2 jobs, 1 in backoff, 1 process, cpu 1.0%, 0 restarts")
+    assert wide[3].endswith(f"  {why}".ljust(160 - wide[3].index("  crash")))
+    assert not wide[-2].strip()
+    assert board.render(80, 10)[-2:] == [
+        why.ljust(80),
+        "q quit  r restart  s stop  l logs  o order  (by cpu)".ljust(80),
+    ]
+    assert board.render(40, 10)[-2:] == [why[:40], "q quit  r restart  s stop  l logs".ljust(40)]
+    narrow = [line.rstrip() for line in board.render(20, 10)]
+    assert narrow[:4] == ["cluster: 2 jobs", "  JOB", "  shop.web", ">!shop.worker"]
+    assert narrow[-2:] == ["one backoff 0/1: cra", "q quit  r restart"]
+    board.press("s")
+    feet = [board.render(columns, 10)[-1].rstrip() for columns in (40, 24, 12)]
+    assert feet == ["stop shop.worker on one? y/n", "stop shop.worker? y/n", "stop? y/n"]
+    assert [line.strip() for line in board.render(20, 4)] == [*narrow[:1], "JOB", ">!shop.worker", "stop? y/n"]
+
+
+def test_a_long_line_of_a_log_goes_on_on_the_next_one() -> None:
+    board = Board("title", several=False, colour=False)
+    board.update([a_row()], {})
+    board.press("down")
+    assert board.press("l") is not None
+    board.add_lines(["first", "1 | abcdefghijkl", "日本日本日本", "x          y"])
+    shown = ["first", "1 | abcdef", "ghijkl", "日本日本日", "本", "x", " y"]
+    for rows in range(3, 11):
+        assert [line.rstrip() for line in board.render(10, rows)[1:-1] if line.strip()] == shown[-(rows - 2) :]
 
 
 def test_columns_are_left_out_from_the_right() -> None:

@@ -12,6 +12,7 @@ Programs and hosts
 - `following`: commands that go on until Ctrl-C, and the lines that they have printed
 - `console`: a command on a terminal of its own, or with a pipe for its output
 - `tmux`: a program on a terminal that shows a screen
+- `terminal_picture`: a picture of such a screen
 - `docker`: images and containers
 - `machines`: machines of their own in namespaces, with systemd as their first process
 - `wheels`: the built packages

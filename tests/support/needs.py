@@ -79,6 +79,14 @@ def _no_tmux() -> str | None:
     return None if shutil.which("tmux") else "needs tmux (apt-get install tmux)"
 
 
+def _no_zsh() -> str | None:
+    return None if shutil.which("zsh") else "needs zsh (apt-get install zsh)"
+
+
+def _no_fish() -> str | None:
+    return None if shutil.which("fish") else "needs fish (apt-get install fish)"
+
+
 def _no_iptables() -> str | None:
     answer = _try(["unshare", "--net", "iptables", "--list"])
     return f"needs iptables in network namespaces: {answer}" if answer else None
@@ -164,6 +172,8 @@ needs_userns = _need("userns", _no_userns)
 needs_systemd = _need("systemd", _no_systemd)
 needs_iptables = _need("iptables", _no_iptables)
 needs_tmux = _need("tmux", _no_tmux)
+needs_zsh = _need("zsh", _no_zsh)
+needs_fish = _need("fish", _no_fish)
 needs_browser = _need("browser", _no_browser)
 needs_nginx = _need("nginx", _no_nginx)
 needs_prometheus = _need("prometheus", _no_prometheus)

@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "ServerError",
     "StatusError",
+    "TimedOut",
     "Unauthorized",
     "Unreachable",
     "UntrustedServer",
@@ -86,6 +87,10 @@ class Unreachable(GafferClientError):
     """The server did not respond: connection refused, network or TLS failure, or timeout."""
 
     reason = "unreachable"
+
+
+class TimedOut(Unreachable):
+    """The server did not respond in time."""
 
 
 class UntrustedServer(GafferClientError):

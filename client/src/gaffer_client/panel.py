@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from gaffer_client.errors import GafferClientError
-from gaffer_client.transport import Transport, unreachable
+from gaffer_client.transport import Transport, timed_out, unreachable
 
 GRACE = 0.2  # seconds to wait for the others after the first good response
 LATE = 0.8  # seconds to wait for the others after the first response that is not good
@@ -61,7 +61,7 @@ class Panel(Generic[T]):
         for url in self._transports:
             if url not in answered:
                 now = time.monotonic()
-                answered[url] = unreachable(url, f"no response within {now - started:.1f} s")
+                answered[url] = timed_out(url, round(now - started, 1))
                 if self._hung_until.get(url, 0.0) < now:
                     self._hung_until[url] = now + HUNG_FOR
         return {url: answered[url] for url in self._transports}

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, Unreachable, status_error
+from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, TimedOut, Unreachable, status_error
 
 T = TypeVar("T")
 
@@ -429,6 +429,11 @@ def unreachable(url: str, why: str, hint: str | None = None) -> Unreachable:
     return Unreachable(f"can't reach {url}: {why}", url=url, hint=hint)
 
 
+def timed_out(url: str, seconds: float | None) -> TimedOut:
+    """Return the error for a server that has not responded in time."""
+    return TimedOut(f"can't reach {url}: no response within {seconds:g} s", url=url)
+
+
 def tls_failed(url: str, error: BaseException) -> Unreachable:
     """Return the error for a failed TLS handshake."""
     from gaffer.runtime import tls  # imports ssl, which most commands don't need
@@ -445,7 +450,7 @@ def _failure(url: str, cause: BaseException, timeout: float | None) -> Unreachab
     if type(cause).__module__ == "ssl":
         return tls_failed(url, cause)
     if isinstance(cause, TimeoutError):
-        return unreachable(url, f"no response within {timeout:g} s")
+        return timed_out(url, timeout)
     if isinstance(cause, OSError) and cause.strerror:
         positive = cause.errno is not None and cause.errno > 0
         return unreachable(url, cause.strerror.lower() if positive else cause.strerror)

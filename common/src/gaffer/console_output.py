@@ -32,6 +32,7 @@ _CODES = {
 GAFFER_COLORS = tuple(_CODES)
 """The names of the colours, in the order in which jobs are assigned them."""
 
+_TURNS = 4  # pieces of output that are printed before others have a turn; as many as are read from a pipe
 _FLUSH_TIMEOUT = 1.5  # seconds allowed for printing the last lines when the manager stops
 
 
@@ -144,10 +145,13 @@ class ConsoleOutput:
     def restart(self) -> None:
         """Do nothing; printing continues."""
 
-    def show(self, name: str, text: str) -> None:
-        """Print `text` on a line of the job `name`; call on the loop. Ignored unless started."""
+    def show(self, name: str, text: str, slot: int = 0, *, after: int = 0) -> None:
+        """Print `text` on a line of the job `name`, or of its process in a slot; call on the loop.
+
+        The line follows what the process with the pid `after` has written so far. Ignored unless started.
+        """
         if self._manager is not None:
-            self._print(f"{now()} {self._labels.of(name)} {text}\n")
+            self._print_after(after, f"{now()} {self._labels.of(name, slot)} {text}\n")
 
     async def _end(self, printer: Printer) -> None:
         if self._pump is not None:
@@ -174,8 +178,11 @@ class ConsoleOutput:
         event = message if isinstance(message, dict) else {}
         kind = evtype.rpartition(".")[2]
         label = self._labels.of(str(event.get("name", "gaffer")), event.get("slot", 0))
-        line = f"{now()} {label} {_describe(kind, event)}\n"
-        output = self._outputs.get(event.get("pid", 0))
+        self._print_after(event.get("pid", 0), f"{now()} {label} {_describe(kind, event)}\n", last=kind == "exit")
+
+    def _print_after(self, pid: int, line: str, *, last: bool = False) -> None:
+        """Print a line after the output of a process so far; `last`: no more of its output follows."""
+        output = self._outputs.get(pid)
         if output is None:
             self._print(line)
             return
@@ -183,7 +190,7 @@ class ConsoleOutput:
             self._print(line)
             output.held = False
         else:
-            output.add_event(line, last=kind == "exit")
+            output.add_event(line, last=last)
         self._mark(output)
 
     def _print(self, line: str) -> None:
@@ -212,6 +219,7 @@ class ConsoleOutput:
             self._news.set()
 
     async def _print_outputs(self, printer: Printer) -> None:
+        turn = 0
         while not printer.broken:
             if self._due:
                 output = self._due.popleft()
@@ -221,7 +229,9 @@ class ConsoleOutput:
                     self._mark(output)
                 elif output.ended:
                     self._outputs.pop(output.pid, None)
-                await asyncio.sleep(0)
+                turn = (turn + 1) % _TURNS
+                if not turn:
+                    await asyncio.sleep(0)
             elif self._manager is None:
                 return
             else:

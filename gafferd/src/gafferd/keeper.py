@@ -64,9 +64,9 @@ WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
 ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
 LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
-MAX_DOUBLINGS = 6
+MAX_FAILURES = 7  # in a row that lengthen the delay
 RESET_AFTER = 10.0  # seconds of life that reset the delay
-SERVICE = 0.5  # seconds of a ready gafferd that take back one doubling of the delay
+SERVICE = 0.5  # seconds of a ready gafferd that make up for one failure
 CHECK_TIMEOUT = 5.0  # seconds until new code of the keeper must have shown that it works
 AWAY = 1.0  # seconds without gafferd until the keeper reads the output of processes
 REPEAT = 1.0  # seconds between two EXITED of a child
@@ -291,14 +291,15 @@ class Core:
         self._failures = max(0.0, self._failures - served / SERVICE)
         if now - self._launched >= RESET_AFTER:
             self._failures = 0.0
-        # The first end after a long time is no loop: nothing is gained by waiting.
-        delay = 0.0 if served >= RESET_AFTER else min(FIRST_DELAY * 2**self._failures, LAST_DELAY)
-        self._failures = min(self._failures + 1, MAX_DOUBLINGS)
+        # A single end is no loop: nothing is gained by waiting.
+        delay = 0.0 if self._failures < 1 else min(FIRST_DELAY * 2 ** (self._failures - 1), LAST_DELAY)
+        self._failures = min(self._failures + 1, MAX_FAILURES)
         self.daemon, self._last = None, reason
         self._started_at = now + delay
         living = sum(child.status is None for child in self.children.values())
         others = f", while {living} processes run on" if living else ""
-        yield ("log", f"{reason}: starting it again in {delay:.2g} s{others}")
+        when = f" in {delay:.2g} s" if delay else ""
+        yield ("log", f"{reason}: starting it again{when}{others}")
 
     def _on_abandoned(self, now: float) -> Iterable[Action]:
         yield ("log", "the keeper was killed, and the state directory removed: ending")
@@ -1016,8 +1017,9 @@ class Keeper:
         connection = _socket.socket(fileno=descriptor)
         connection.settimeout(CLAIM_TIMEOUT)
         try:
-            user = int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)[4:8], sys.byteorder)
-            claims = user == os.geteuid() and self._claim is None and connection.recv(64) == b"CLAIM"
+            pid, user, _ = memoryview(connection.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)).cast("i")
+            allowed = pid and user == os.geteuid() and self._claim is None  # pid 0: of another pid namespace
+            claims = bool(allowed) and connection.recv(64) == b"CLAIM"
         except OSError:
             claims = False
         if not claims:

@@ -58,7 +58,7 @@ class History(Log[ClusterEntry]):
                     "at": round(max(0.0, now - max(0.0, clock - event.at)), 3),
                     "kind": event.kind,
                     "action": event.action,
-                    "what": describe(event.kind, event.action, event.route),
+                    "what": describe(event.kind, event.action, event.route, event.details),
                     "route": event.route,
                     "outcome": event.outcome,
                     "caller": event.caller,

@@ -1,20 +1,24 @@
 """What `gaffer top` shows and how it responds to keys. Pure: no I/O, no clock."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from gaffer_client.cli.output import printable
 from gaffer_client.cli.screen import fit, width
+from gaffer_client.naming import drift_lines
+from gaffer_client.progress import rollout_text
 
 if TYPE_CHECKING:
     from gaffer_client.documents import ListedJob
 
 KEPT_LINES: Final = 2000
 _STATE_COLOURS = {"failed": "31", "backoff": "33", "starting": "33", "stopping": "33", "waiting": "36", "stopped": "2"}
-_KEYS = "q quit  o order  r restart  s stop  l logs"
+_TROUBLE = {"failed": "failed", "backoff": "in backoff"}
+_KEYS = ("q quit", "r restart", "s stop", "l logs", "o order")
 _LOG_KEYS = "q back"
 _MESSAGE_UPDATES = 4
+_LEAST_TABLE = 5  # lines of the table without which nothing more is said of the selected job
 
 
 class Row(NamedTuple):
@@ -46,7 +50,7 @@ class Row(NamedTuple):
             _number(stats and stats["cpu"]),
             _number(stats and stats["mem"]),
             min(uptimes, default=None),
-            info["reason"] or "",
+            "; ".join(filter(None, [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)])),
         )
 
     @property
@@ -175,13 +179,13 @@ class Board:
     def render(self, columns: int, rows: int) -> list[str]:
         """Return the lines of a screen of this size."""
         if self._followed is not None:
-            body = [fit(line, columns) for line in list(self._lines)[-max(0, rows - 2) :]] if rows > 2 else []
+            body = self._log(columns, rows - 2)
             head = fit(printable(f"log of {self._followed.job} on {self._followed.node}"), columns)
             foot = self._message or _LOG_KEYS
         else:
             body = self._table(columns, max(0, rows - 2))
-            head = fit(self._summary(), columns)
-            foot = self._question() or self._message or f"{_KEYS}  (by {self._order})"
+            head = fit(self._summary(columns), columns)
+            foot = self._question(columns) or self._message or joined([*_KEYS, f"(by {self._order})"], "  ", columns)
         body += [" " * columns] * (rows - 2 - len(body))
         lines = [self._styled("1", head), *body, self._styled("7", fit(printable(foot), columns))]
         return lines[-rows:] if rows < 3 else lines
@@ -196,17 +200,37 @@ class Board:
             at = keys.index(self._selected) if self._selected in keys else 0
             self._selected = keys[min(max(at + by, 0), len(keys) - 1)]
 
-    def _question(self) -> str:
+    def _question(self, columns: int) -> str:
+        """Return the question that is to be answered; on a narrow screen rather without the node than without y/n."""
         if self._asked is None or self._asked.row is None:
             return ""
-        return f"{self._asked.kind} {self._asked.row.job} on {self._asked.row.node}? y/n"
+        kind, row = self._asked.kind, self._asked.row
+        forms = [printable(f"{kind}{words}? y/n") for words in (f" {row.job} on {row.node}", f" {row.job}", "")]
+        return next((form for form in forms if width(form) <= columns), forms[-1])
 
-    def _summary(self) -> str:
+    def _summary(self, columns: int) -> str:
         running = sum(row.running for row in self._rows)
         cpu = sum(row.cpu or 0.0 for row in self._rows)
         restarts = sum(row.restarts for row in self._rows)
-        text = f"{self._title}: {len(self._rows)} jobs, {running} processes, cpu {cpu:.1f}%, {restarts} restarts"
-        return printable(f"{text}, {len(self._failures)} unreachable" if self._failures else text)
+        troubles = [(sum(row.state == state for row in self._rows), text) for state, text in _TROUBLE.items()]
+        parts = [
+            f"{self._title}: {_count(len(self._rows), 'job')}",
+            *([f"{len(self._failures)} unreachable"] if self._failures else []),
+            *(f"{number} {text}" for number, text in troubles if number),
+            _count(running, "process"),
+            f"cpu {cpu:.1f}%",
+            _count(restarts, "restart"),
+        ]
+        return joined(list(map(printable, parts)), ", ", columns)
+
+    def _log(self, columns: int, height: int) -> list[str]:
+        """Return the end of the log; long lines continue on the next one."""
+        shown: deque[str] = deque()
+        for line in reversed(self._lines):
+            if len(shown) >= height:
+                break
+            shown.extendleft(reversed([fit(piece, columns) for piece in divided(line, columns)]))
+        return list(shown)[len(shown) - min(len(shown), max(0, height)) :]
 
     def _table(self, columns: int, height: int) -> list[str]:
         failures = [
@@ -215,30 +239,54 @@ class Board:
         height -= len(failures)
         if height <= 0:
             return failures
+        chosen, widths = self._layout(columns)
+        about = self._about(chosen, columns) if height > _LEAST_TABLE else None
+        height -= about is not None
         self._page = max(1, height - 1)
         keys = [row.key for row in self._rows]
         at = keys.index(self._selected) if self._selected in keys else 0
         self._selected = keys[at] if keys and self._live else None
         self._top = min(max(self._top, at - self._page + 1, 0), at, max(0, len(keys) - self._page))
         shown = self._rows[self._top : self._top + height - 1]
-        chosen, widths = self._layout(columns)
         titles = [
             column.title.rjust(size) if column.right else fit(column.title, size)
             for column, size in zip(chosen, widths, strict=True)
         ]
         lines = [self._styled("4", fit("  " + "  ".join(titles), columns))]
+        states = any(column.title == "STATE" for column in chosen)
         for row in shown:
             cells = []
             for column, size in zip(chosen, widths, strict=True):
                 text = printable(column.text(row))
                 cell = text.rjust(size) if column.right else fit(text, size)
-                style = _STATE_COLOURS.get(row.state) if column.title == "STATE" and row.key != self._selected else None
-                cells.append((cell, style))
-            lines.append(self._line(cells, columns, selected=row.key == self._selected))
+                shows_state = column.title == ("STATE" if states else "JOB") and row.key != self._selected
+                cells.append((cell, _STATE_COLOURS.get(row.state) if shows_state else None))
+            mark = "!" if not states and row.state in _TROUBLE else " "
+            lines.append(self._line(cells, columns, mark, selected=row.key == self._selected))
+        if about is not None:
+            lines += [" " * columns] * (height - len(lines)) + [fit(about, columns)]
         return failures + lines
 
-    def _line(self, cells: Sequence[tuple[str, str | None]], columns: int, *, selected: bool) -> str:
-        plain = fit(("> " if selected else "  ") + "  ".join(cell for cell, _ in cells), columns)
+    def _about(self, chosen: Sequence[_Column], columns: int) -> str | None:
+        """Return what the columns that are shown leave out of the selected row, or None if that is nothing."""
+        row = self._row
+        if row is None or not self._live:
+            return None
+        room = columns - 2 - sum(2 + self._width(column) for column in chosen if column.title != "DETAILS")
+        if len(chosen) == len(self._columns) and width(printable(row.details)) <= room:
+            return None
+        several = self._columns[0].title == "NODE"
+        state = f"{row.state} {row.running}/{row.wanted}" + (f": {row.details}" if row.details else "")
+        forms = [f"{row.job} on {row.node} {state}" if several else f"{row.job} {state}"]
+        forms.append(f"{row.node} {state}" if several else state)
+        if row.details and {"NODE", "STATE"} & {column.title for column in self._columns} <= {
+            column.title for column in chosen
+        }:
+            forms.append(row.details)
+        return next((form for form in map(printable, forms) if width(form) <= columns), printable(forms[-1]))
+
+    def _line(self, cells: Sequence[tuple[str, str | None]], columns: int, mark: str, *, selected: bool) -> str:
+        plain = fit((">" if selected else " ") + mark + "  ".join(cell for cell, _ in cells), columns)
         if selected or not self._colour:
             return self._styled("7", plain) if selected else plain
         # Styles take no columns: they are put around the part of the line that is the cell.
@@ -269,8 +317,35 @@ class Board:
         return f"\x1b[{style}m{text}\x1b[0m" if self._colour else text
 
 
+def joined(parts: Sequence[str], separator: str, columns: int) -> str:
+    """Return the first parts, as many as fit on a line of so many columns, but at least one."""
+    text = parts[0]
+    for part in parts[1:]:
+        if width(text) + width(separator) + width(part) > columns:
+            break
+        text += separator + part
+    return text
+
+
+def divided(line: str, columns: int) -> Iterator[str]:
+    """Yield a line in pieces of at most so many columns."""
+    start = taken = 0
+    for index, char in enumerate(line):
+        needed = width(char)
+        if taken + needed > columns and index > start:
+            yield line[start:index]
+            start, taken = index, 0
+        taken += needed
+    yield line[start:]
+
+
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
+
+
+def _count(number: int, what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 def _percent(value: float | None) -> str:

@@ -16,6 +16,7 @@ from gaffer_client.cli.table import Command, Program
 from gaffer_client.errors import GafferClientError
 
 _TIMEOUT = 1.0  # seconds that a node or a lookup may take
+_QUOTES = ("'", '"')
 _BREAKS = ":="  # bash completes only what follows the last of these
 _PLACEHOLDER = re.compile(r"<([\w-]+)>(?:\]?\.\.\.)?")
 
@@ -37,9 +38,14 @@ compdef _{name} {name}
 """,
     "fish": """\
 function __{name}_candidates
-    {name} {ask} fish (commandline -opc) (commandline -ct | string collect --allow-empty) 2>/dev/null
+    set -l found ({name} {ask} fish (commandline -opc) (commandline -ct | string collect --allow-empty) 2>/dev/null)
+    if set -q found[1]
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete -c {name} -a '(__{name}_candidates)'
+complete -c {name} -f -a '(__{name}_candidates)'
 """,
 }
 """The script of each shell, to be formatted with the `name` of the program and `ask`."""
@@ -62,8 +68,7 @@ def answer(program: Program, argv: Sequence[str], environ: Mapping[str, str]) ->
     if len(argv) < 2:  # not our script
         return Exit.USAGE
     shell, *words = argv
-    if shell == "bash":
-        words = _split(words[0])
+    words = _split(words[0]) if shell == "bash" else list(map(_unquoted, words))
     current = words[-1]
     cut = max((current.rfind(char) for char in _BREAKS), default=-1) + 1 if shell == "bash" else 0
     for word, description in candidates(program, words[1:], environ):
@@ -71,10 +76,15 @@ def answer(program: Program, argv: Sequence[str], environ: Mapping[str, str]) ->
             continue
         description = printable(description)
         if shell == "zsh":
-            print(f"{word.replace(':', chr(92) + ':')}:{description}")
+            print(word.replace(":", r"\:") + (f":{description}" if description else ""))
         else:
             print(f"{word}\t{description}" if shell == "fish" else word[cut:])
     return Exit.OK
+
+
+def _unquoted(word: str) -> str:
+    """Return a word as the program will get it; the quote that it begins with may not be closed yet."""
+    return " ".join(_split(word)) if word.startswith(_QUOTES) else word
 
 
 def _split(line: str) -> list[str]:
@@ -108,8 +118,12 @@ def candidates(program: Program, words: Sequence[str], environ: Mapping[str, str
             options |= {spelling: option for option in command.options for spelling in option.spellings}
         else:
             given.append(word)
+    name, equals, _ = current.partition("=")
     if awaited is not None:
         found = _values(program, awaited, environ, before)
+    elif equals and (option := options.get(name)) is not None:
+        values = _values(program, option, environ, before)
+        found = (Candidate(f"{name}={word}", description) for word, description in values)
     elif current.startswith("-"):
         found = _options(program, command)
     elif command is None:

@@ -14,17 +14,19 @@ from gaffer import Manager
 from gaffer.console_output import ConsoleOutput, wants_color
 from gaffer.jobs.names import DEFAULT_SESSION, parse_job_name
 from gaffer.jobs.ordering import dependencies
+from gaffer.jobs.slot import SlotState
 from gaffer.jobs.states import JobState
 from gaffer.loop import new_loop
 from gaffer.process import ProcessConfig
 from gaffer.processes.cgroups import own_cgroup
 from gaffer.runtime import dispositions
 from gaffer.runtime.descriptors import raise_descriptors
+from gaffer.schemas.responses import JobInfo
 from gaffer.schemas.views import ExitInfo
 from gaffer.sig_handler import SigHandler
 from gaffer.supervision.file_watch import FileWatcher, Watched
 from gaffer_client.cli.errors import Exit
-from gaffer_client.cli.output import warn
+from gaffer_client.cli.output import ending, warn
 
 _EVENTS = (
     *("spawn", "exit", "start_failed", "flap", "not_ready", "not_live"),
@@ -118,18 +120,25 @@ class _Progress:
         self._restartable = restartable
         self._manager: Manager | None = None
         self._shown: dict[str, str] = {}
+        self._handlers = (
+            *(("completed", self._on_end), ("failed", self._on_end)),
+            *(("exit", self._on_exit), ("start_failed", self._on_exit), ("ready", self._on_ready)),
+        )
+        # Of processes by job and slot:
+        self._exited: dict[tuple[str, int], int] = {}  # pids whose exits are shown
+        self._failing: set[tuple[str, int]] = set()  # those that were in back-off and are not ready again
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: Manager) -> None:
         self._manager = manager
         manager.on_change(self._on_change)
-        for event in ("completed", "failed"):
-            manager.events.subscribe(event, self._on_end)
+        for event, handler in self._handlers:
+            manager.events.subscribe(event, handler)
 
     def stop(self) -> None:
         if self._manager is not None:
             self._manager.off_change(self._on_change)
-            for event in ("completed", "failed"):
-                self._manager.events.unsubscribe(event, self._on_end)
+            for event, handler in self._handlers:
+                self._manager.events.unsubscribe(event, handler)
 
     def restart(self) -> None:
         """Do nothing; there is nothing to begin again."""
@@ -146,6 +155,7 @@ class _Progress:
         for name, info in infos.items():
             waiting = info["reason"] if info["state"] == JobState.WAITING else None
             self._show_waiting(parse_job_name(name).display, waiting or "")
+            self._show_backoff(parse_job_name(name).display, info)
         states = {name: JobState(info["state"]) for name, info in infos.items()}
         if not any(self._can_run(name, states) for name in states):
             failures = [info["last_exit"] for info in infos.values() if info["state"] == JobState.FAILED]
@@ -159,6 +169,41 @@ class _Progress:
             self._shown[name] = text
             if reason:
                 self._console.show(name, reason.partition(" (")[0])  # the rest is shown for the other job
+
+    def _on_exit(self, event: str, message: Mapping[str, Any]) -> None:
+        """Note that the console shows an exit or a failed start."""
+        assert self._manager is not None
+        if not self._manager.active:
+            return
+        name, pid, slot = message["name"], message.get("pid", 0), message.get("slot")
+        info = self._manager.info(name)
+        # A start that failed has no slot any more.
+        for each in info["instances"]:
+            if each["slot"] == slot or not slot:
+                self._exited[name, each["slot"]] = pid
+        self._show_backoff(name, info)
+
+    def _show_backoff(self, name: str, info: JobInfo) -> None:
+        """Show which processes are in back-off, once the console shows the exits that are the reason."""
+        for each in info["instances"]:
+            slot, delay = each["slot"], each["retry_in"]
+            if each["state"] == SlotState.STOPPING:
+                continue
+            pid = self._exited.pop((name, slot), None)
+            if pid is None or delay is None:
+                continue
+            last, why = info["last_exit"], info["reason"]
+            if last is not None and not why:  # other processes of the job run
+                why = f"the last process ended with {ending(last['exit_code'], last['term_signal'])}"
+            self._console.show(name, f"in back-off, next start in {delay:.1f} s: {why}", slot, after=pid)
+            self._failing.add((name, slot))
+
+    def _on_ready(self, event: str, message: Mapping[str, Any]) -> None:
+        """Show that a process that was in back-off works again."""
+        name, slot = message["name"], message.get("slot", 0)
+        if (name, slot) in self._failing:
+            self._failing.discard((name, slot))
+            self._console.show(name, "is back", slot, after=message.get("pid", 0))
 
     def _can_run(self, name: str, states: dict[str, JobState]) -> bool:
         """Return whether a job runs, or can run later without anybody's help."""

@@ -43,12 +43,14 @@ def chosen_jobs(context: Context, args: Arguments, server: Server, names: Sequen
 
 
 @contextmanager
-def suggesting(job: Job) -> Iterator[None]:
-    """Add the job that was perhaps meant to NotFound."""
+def suggesting(*jobs: Job) -> Iterator[None]:
+    """Add the job that was perhaps meant to NotFound, if that is about one of these jobs of a node."""
     try:
         yield
     except NotFound as error:
-        error.hint = did_you_mean(job.name, job.server.jobs()) or error.hint
+        known = jobs[0].server.jobs() if jobs else []
+        missing = next((job.name for job in jobs if job.name not in known), None)
+        error.hint = (did_you_mean(missing, known) if missing else None) or error.hint
         raise
 
 

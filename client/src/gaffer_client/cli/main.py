@@ -20,6 +20,7 @@ from gaffer_client.errors import (
     InvalidURL,
     MalformedAnswer,
     NotFound,
+    TimedOut,
     Unauthorized,
     Unreachable,
 )
@@ -127,7 +128,7 @@ def _report(program: Program, error: GafferClientError, target: Target) -> None:
     from gaffer_client.cli.diagnosis import hint_at
 
     hint = error.hint
-    if isinstance(error, Unreachable | NotFound | MalformedAnswer):
+    if isinstance(error, Unreachable | NotFound | MalformedAnswer) and not isinstance(error, TimedOut):
         hint = hint_at(error.url, target) or hint
     if hint is None and isinstance(error, Unreachable):
         hint = _UNREACHABLE_HINTS[target].format(option=program.endpoint_option)

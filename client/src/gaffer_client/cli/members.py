@@ -112,9 +112,24 @@ class Choice:
             listing = (
                 "nodes` to list the nodes and their labels" if self._labels else "jobs` to list the jobs of all nodes"
             )
-            raise self._nothing(text, f"run `gaffer lookup:{listing}")
+            raise self._nothing(text, self._meant(names) or f"run `gaffer lookup:{listing}")
         chosen = [Target(member, tuple(jobs)) for member, jobs in found.values()]
         return sorted(chosen, key=lambda target: target.member[:2])
+
+    def _meant(self, names: Sequence[str]) -> str | None:
+        """Return a hint with a job or session that the lookups know for the first of the names that they don't."""
+        known = [job["name"] for job in self._lookup.jobs()["jobs"]]
+        sessions = {name.partition(".")[0] for name in known}
+        for name in names:
+            if name == ALL_JOBS:
+                continue
+            if name.endswith(f".{ALL_JOBS}"):
+                missing, among = name.removesuffix(f".{ALL_JOBS}"), sessions
+            else:
+                missing, among = self._qualified(name), set(known)
+            if missing not in among:
+                return did_you_mean(missing, sorted(among))
+        return None
 
     def _qualified(self, name: str) -> str:
         return str(qualified(self._context, self._args, name))

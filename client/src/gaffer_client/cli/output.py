@@ -7,13 +7,14 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
 _UNSAFE = re.compile(r"[^ -~]")  # in JSON only within strings, except for newlines
 _UNUSUAL = re.compile(r"[^\n\t -~]")  # in the output of processes
 _UTF8 = codecs.getincrementaldecoder("utf-8")
+_LEAST_CELL = 24  # columns in which a long cell is continued rather than by the terminal
 _NAMES_REMEMBERED = 10_000
 _PLAIN_ENDS = ("exited", "signaled", "stopped", "unknown")  # reasons that say no more than the exit status
 BLOCK_COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red")
@@ -61,14 +62,40 @@ def printable(text: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table of left-aligned columns with headings; if plain, lines of values with tabs between them."""
+    """Return a table of left-aligned columns with headings; if plain, lines of values with tabs between them.
+
+    On a terminal that is too narrow for it, long cells of the last column are continued on the next lines.
+    """
     lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
     if STYLE.plain:
         return "\n".join(map("\t".join, lines[1:]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    before = sum(widths[:-1]) + 2 * len(widths[:-1])
+    room = _terminal_columns() - before
+    if _LEAST_CELL <= room < widths[-1]:
+        lines = [line for whole in lines for line in _continued(whole, room)]
+        widths[-1] = room
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
+
+
+def _terminal_columns() -> int:
+    """Return the width of the terminal on stdout, or 0 if stdout is none or does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except OSError:
+        return 0
+
+
+def _continued(line: list[str], room: int) -> Iterator[list[str]]:
+    """Yield a line of a table, and lines with the rest of its last cell."""
+    from textwrap import wrap  # most tables fit
+
+    first, *rest = wrap(line[-1], room, break_on_hyphens=False) or [""]
+    yield [*line[:-1], first]
+    for part in rest:
+        yield [*[""] * (len(line) - 1), part]
 
 
 def abridged(items: Sequence[object], most: int = 4) -> str:

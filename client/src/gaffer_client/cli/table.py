@@ -11,7 +11,7 @@ from gaffer.jobs.names import DEFAULT_SESSION
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import Setting
 from gaffer_client.cli.errors import UsageError
-from gaffer_client.cli.several import DRY_RUN, OPTIONS
+from gaffer_client.cli.several import CHOOSING, DRY_RUN, OPTIONS, YES
 
 if TYPE_CHECKING:
     from gaffer_client.cli.config import Context
@@ -47,7 +47,8 @@ class Command:
 
     `on_several` names the function that does the same on several nodes, as MODULE:FUNCTION below
     `gaffer_client.cli.commands`; its third argument is the command. `plan` names the function that shows what would be
-    done on one node, by default the same. `instead` says what users of a command for one node can do on several.
+    done on one node, by default the same; it is empty if nothing can show that. `instead` says what users of a command
+    for one node can do on several.
     """
 
     def __init__(
@@ -84,36 +85,43 @@ class Command:
         self.uses = uses
         self.scope = scope or ("read" if effect == "read" else "control")
         self.on_several = on_several
-        self.plan = plan or on_several
+        self.plan = on_several if plan is None else plan
         self.instead = instead
 
     def uses_option(self, option: Option) -> bool:
         """Return whether this command uses an option of the program."""
-        several = (*(each.long for each in OPTIONS if each != DRY_RUN), "--lookupd") if self.on_several else ()
-        planned = (DRY_RUN.long,) if self.plan and self.effect != "read" else ()
-        return option.long in (*self.uses, *_USED[self.target], *several, *planned)
+        used = {*self.uses, *_USED[self.target]}
+        if self.on_several:
+            used |= {"--lookupd", *(each.long for each in OPTIONS)} - {DRY_RUN.long}
+        if self.plan:
+            used.add(DRY_RUN.long)
+        return option.long in (used if self.effect != "read" else used - {DRY_RUN.long, YES.long})
 
     def is_dry(self, args: "Arguments") -> bool:
         """Return whether only what it would do on one node is to be shown; raise UsageError if it can't say that."""
         if not args.flag(DRY_RUN.long) or any(each.long == DRY_RUN.long for each in self.options):
             return False
-        if self.plan is None and self.effect != "read":
+        if not self.plan and self.effect != "read":
             raise UsageError(f"`{self.name}` can't say what it would do", hint=f"omit {DRY_RUN.long}")
         return self.effect != "read"
 
     def show_plan(self, context: "Context", args: "Arguments") -> int:
         """Show what the command would do on one node."""
-        assert self.plan is not None
+        assert self.plan
         return _function(self.plan)(context, args, self)
 
     def run_on_several(self, context: "Context", args: "Arguments") -> int:
         """Do the same on several nodes; raise UsageError if the command acts on one only."""
         if self.on_several is None:
+            name = f"`{context.program.name} {self.name}`"
+            if self.target != "node":
+                what = "asks the lookups, which know all nodes" if self.target == "lookup" else "needs no node"
+                raise UsageError(f"{name} {what}", hint=f"omit {', '.join(each.long for each in CHOOSING)}")
             choice = f"use {context.program.endpoint_option} to choose one node, by its URL or name"
-            raise UsageError(
-                f"`{context.program.name} {self.name}` does not act on several nodes",
-                hint=f"{choice}; {self.instead}" if self.instead else choice,
-            )
+            if "<node>" in self.arguments:
+                choice = "give the name of a node as an argument"
+            hint = f"{choice}; {self.instead}" if self.instead else choice
+            raise UsageError(f"{name} does not act on several nodes", hint=hint)
         return _function(self.on_several)(context, args, self)
 
     def program_options(self, program: "Program") -> list[Option]:

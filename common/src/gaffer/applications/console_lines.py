@@ -8,7 +8,7 @@ from gaffer.streams.rings import Ring
 
 RESET = "\x1b[0m"  # ends a colour
 
-_SLICE = 16 * 1024  # bytes of a stream converted to lines at a time; the loop runs in between
+_SLICE = 64 * 1024  # bytes of a stream converted to lines at a time; the loop runs in between
 _LINE_LIMIT = 64 * 1024  # bytes of an unfinished line after which it is printed anyway
 
 

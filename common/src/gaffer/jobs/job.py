@@ -791,6 +791,7 @@ class Job(JobQueries):
             return [ev.Spawn(pid, slot.index, slot.env)]
         if action in (Action.START_BACKOFF, Action.CANCEL_BACKOFF):
             key = ("backoff", slot.index)
+            slot.retry_at = self._now + delay
             return [ev.CancelTimer(key) if action is Action.CANCEL_BACKOFF else ev.SetTimer(key, delay)]
         return on_process(action, slot, self.config, self._rand, self._now, hurry=self.hurry)
 

@@ -139,6 +139,7 @@ class Slot:
     refused: str = ""  # why its process can't be ended
     stuck: bool = False  # its process outlives SIGKILL
     failures: int = 0  # starts in a row that did not last
+    retry_at: float = 0.0  # when its back-off ends
     crashes: int = 0  # unwanted exits in a row, each soon after the start
     graceful_timeout: float | None = None  # of a committed process, when it differs from the job's
     env: dict[str, str] = field(default_factory=dict)  # of a committed process, over the job's

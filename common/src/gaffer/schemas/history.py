@@ -1,5 +1,6 @@
 """Schemas of the audit of a node: calls that change something, and what happens without a call."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
@@ -84,11 +85,14 @@ _WORDS = {
     "DELETE /drain": "undrain",
     **{f"POST {_JOB}/{verb}": verb for verb in ("restart", "reload", "disable", "enable", "rollback")},
 }
+_STATES = {"0": "stop", "1": "start"}  # of a call to change the state of a job
 _EVENTS = {("node", "start"): "node started", ("node", "stop"): "node stopped", ("job", "exit"): "failed exit"}
 
 
-def describe(kind: Kind, action: str, route: str | None) -> str:
+def describe(kind: Kind, action: str, route: str | None, details: Mapping[str, Any]) -> str:
     """Return what happened in the words of the command line; see AuditEntry for the arguments."""
+    if route == f"{_JOB}/state" and str(details.get("state")) in _STATES:
+        return _STATES[str(details["state"])]
     if route is None:
         return _EVENTS.get((kind, action), action.replace("_", " "))
     return _WORDS.get(f"{action} {route}", f"{action} {route}")

@@ -18,6 +18,7 @@ class Instance(TypedDict):
     slot: Later[Annotated[int, Meta(description="The slot number, from 1.")]]
     state: SlotState
     probe_error: Later[Annotated[str | None, Meta(description="The last error of its probes.")]]
+    retry_in: Later[Annotated[float | None, Meta(description="Seconds until its back-off ends; null without one.")]]
     started_at: Later[Annotated[float | None, Meta(description="Seconds since 1970.")]]
     uptime: Later[Annotated[float, Meta(description="In seconds.")]]
     port: Later[Annotated[int | None, Meta(description="The value of its variable PORT.")]]

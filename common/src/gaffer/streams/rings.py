@@ -7,8 +7,9 @@ has moved past it, the next read reports how much was lost. Cursors read a `Log`
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from itertools import chain
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from gaffer.streams.position import Position
@@ -119,6 +120,19 @@ class Chunk(NamedTuple):
         return self.offset + len(self.data)
 
 
+def _cut(chunks: Iterable[bytes], skip: int, size: int) -> bytes:
+    """Return up to `size` bytes of consecutive chunks after the first `skip`."""
+    parts: list[bytes] = []
+    found = -skip
+    for chunk in chunks:
+        parts.append(chunk)
+        found += len(chunk)
+        if found >= size:
+            break
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    return data[skip : skip + size]
+
+
 class Ring(Source[Chunk]):
     """The newest `limit` bytes of a stream. Offsets count from the first byte ever written."""
 
@@ -155,6 +169,12 @@ class Ring(Source[Chunk]):
         newest = self._chunks[-1]
         if position == self.end - len(newest) and len(newest) <= size:
             return Chunk(position, newest, gap)
+        if self.end - position <= position - self.start:
+            return Chunk(position, self._from_end(position, size), gap)
+        return Chunk(position, self._from_start(position, size), gap)
+
+    def _from_end(self, position: int, size: int) -> bytes:
+        """Return up to `size` bytes from `position`, which is nearer to the end."""
         newer: list[bytes] = []
         at = self.end
         for chunk in reversed(self._chunks):
@@ -162,14 +182,17 @@ class Ring(Source[Chunk]):
             newer.append(chunk)
             if at <= position:
                 break
-        skip = position - at
-        parts: list[bytes] = []
-        found = -skip
-        while newer and found < size:
-            parts.append(newer.pop())
-            found += len(parts[-1])
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        return Chunk(position, data[skip : skip + size], gap)
+        return _cut(reversed(newer), position - at, size)
+
+    def _from_start(self, position: int, size: int) -> bytes:
+        """Return up to `size` bytes from `position`, which is nearer to the start, as that of a slow reader."""
+        at = self.start
+        chunks = iter(self._chunks)
+        for chunk in chunks:
+            if at + len(chunk) > position:
+                return _cut(chain((chunk,), chunks), position - at, size)
+            at += len(chunk)
+        return b""
 
     def offset_of_tail_lines(self, count: int) -> int:
         """Return the offset of the last `count` lines, or of the oldest byte left; an unfinished line counts."""

@@ -156,6 +156,7 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
         "slot": slot.index,
         "state": slot.visible_state,
         "probe_error": slot.probe_error or None,
+        "retry_in": round(max(0.0, slot.retry_at - time.monotonic()), 3) if slot.state is SlotState.BACKOFF else None,
         "started_at": round(process.started_at, 3) if process else None,
         "uptime": round(process.uptime, 3) if process else 0.0,
         "port": process.port if process else None,

@@ -82,7 +82,8 @@ class Store:
         more = len(found) > limit
         del found[limit:]
         entries: list[DescribedEntry] = [
-            {**entry, "what": describe(entry["kind"], entry["action"], entry["route"])} for entry in found
+            {**entry, "what": describe(entry["kind"], entry["action"], entry["route"], entry["details"])}
+            for entry in found
         ]
         return {"entries": entries, "next": found[-1]["id"] if more and found else None}
 

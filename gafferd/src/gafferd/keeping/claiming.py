@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import socket
-import sys
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from gafferd.state.lock import parse_owner
 
 logger = logging.getLogger(__name__)
 
-_SO_PEERCRED_SIZE = 12  # struct ucred: pid, uid, gid
+_UCRED = struct.Struct("iII")  # pid, uid, gid, see unix(7)
 _MAX_MESSAGE = 1 << 18  # bytes: 64 names
 _MAX_PASSED = 253
 _TIMEOUT = 20.0  # seconds for each message
@@ -78,8 +78,8 @@ def _connect(lock: int) -> socket.socket | None:
         connection.settimeout(_TIMEOUT)
         try:
             connection.connect(f"\0gafferd-keeper/{found.st_dev}/{found.st_ino}")
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _SO_PEERCRED_SIZE)
-            if int.from_bytes(credentials[4:8], sys.byteorder) == os.geteuid():
+            pid, user, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            if pid and user == os.geteuid():  # 0: of another pid namespace, whose processes are not to be seen here
                 return connection
         except OSError:
             pass

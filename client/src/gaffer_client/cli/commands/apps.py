@@ -8,12 +8,14 @@ from gaffer.runtime.options import Option
 from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
+from gaffer_client.cli.jobnames import suggesting
 from gaffer_client.cli.output import print_error, print_json, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.places import app_name
 from gaffer_client.cli.several import DRY_RUN
 from gaffer_client.cli.table import Command
 from gaffer_client.errors import Conflict, NotFound, StatusError
+from gaffer_client.jobs import Job
 from gaffer_client.node import Server
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ def unload(context: Context, args: Arguments) -> int:
         failures: list[StatusError] = []
         for qualified in reversed(names):
             try:
-                server.unload(qualified)
+                with suggesting(Job(server, qualified)):
+                    server.unload(qualified)
                 unloaded.append(qualified)
             except StatusError as error:
                 failures.append(error)

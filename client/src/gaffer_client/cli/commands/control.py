@@ -1,6 +1,7 @@
 """The commands of `gafferctl`: each sends one request to one node."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_pid, split_job_name
@@ -8,6 +9,7 @@ from gaffer.runtime.options import Option
 from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.jobnames import suggesting
 from gaffer_client.cli.output import print_error, print_json, printable, table, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
@@ -18,6 +20,15 @@ from gaffer_client.progress import rollout_text
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
     from gaffer.schemas.views import JobView
+
+
+@contextmanager
+def _named_job(context: Context, args: Arguments) -> Iterator[Job]:
+    """Connect to the node, and yield the job that the arguments name."""
+    with context.server() as server:
+        job = Job(server, args.required("<name>"))
+        with suggesting(job):
+            yield job
 
 
 def processes(context: Context, args: Arguments) -> int:
@@ -51,49 +62,47 @@ def update_process(context: Context, args: Arguments) -> int:
 
 
 def get_process(context: Context, args: Arguments) -> int:
-    with context.server() as server:
-        print_json(server.template(args.required("<name>")))
+    with _named_job(context, args) as job:
+        print_json(job.server.template(job.name))
     return Exit.OK
 
 
 def del_process(context: Context, args: Arguments) -> int:
-    with context.server() as server:
-        server.remove_process(args.required("<name>"))
+    with _named_job(context, args) as job:
+        job.server.remove_process(job.name)
     return _ok(context)
 
 
 def add(context: Context, args: Arguments) -> int:
     count = _count(args.text("<inc>"))
-    with context.server() as server:
-        return _number(context, Job(server, args.required("<name>")).add(count))
+    with _named_job(context, args) as job:
+        return _number(context, job.add(count))
 
 
 def sub(context: Context, args: Arguments) -> int:
     count = _count(args.text("<inc>"))
-    with context.server() as server:
-        return _number(context, Job(server, args.required("<name>")).sub(count))
+    with _named_job(context, args) as job:
+        return _number(context, job.sub(count))
 
 
 def start(context: Context, args: Arguments) -> int:
-    with context.server() as server:
-        Job(server, args.required("<name>")).start()
+    with _named_job(context, args) as job:
+        job.start()
     return _ok(context)
 
 
 def stop(context: Context, args: Arguments) -> int:
     if args.text("<inc>") is not None:
         return sub(context, args)
-    with context.server() as server:
-        Job(server, args.required("<name>")).stop()
+    with _named_job(context, args) as job:
+        job.stop()
     return _ok(context)
 
 
 def status(context: Context, args: Arguments) -> int:
-    name = args.text("<name>")
-    if name is None:
+    if args.text("<name>") is None:
         return _status_of_all(context)
-    with context.server() as server:
-        job = Job(server, name)
+    with _named_job(context, args) as job:
         answer = job.status()
         info = None if context.json else job.info()
     if info is None:
@@ -141,27 +150,32 @@ def _status_row(info: "JobView") -> tuple[object, ...]:
 
 
 def running(context: Context, args: Arguments) -> int:
-    with context.server() as server:
-        answer = Job(server, args.required("<name>")).status()
+    with _named_job(context, args) as job:
+        answer = job.status()
     return _value(context, answer, answer["running"])
 
 
 def numprocesses(context: Context, args: Arguments) -> int:
-    with context.server() as server:
-        answer = Job(server, args.required("<name>")).status()
+    with _named_job(context, args) as job:
+        answer = job.status()
     return _value(context, answer, answer["numprocesses"])
 
 
 def pids(context: Context, args: Arguments) -> int:
-    with context.server() as server:
-        found = Job(server, args.required("<name>")).pids
+    with _named_job(context, args) as job:
+        found = job.pids
     return _list(context, {"pids": found}, found)
 
 
 def kill(context: Context, args: Arguments) -> int:
-    target = args.required("<name_or_pid>")
+    target, signal = args.required("<name_or_pid>"), args.required("<signal>")
     with context.server() as server:
-        server.send_signal(parse_pid(target) or target, args.required("<signal>"))
+        if (pid := parse_pid(target)) is not None:
+            server.send_signal(pid, signal)
+        else:
+            job = Job(server, target)
+            with suggesting(job):
+                server.send_signal(job.name, signal)
     return _ok(context)
 
 

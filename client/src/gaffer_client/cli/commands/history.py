@@ -135,9 +135,10 @@ def exec_(context: Context, args: Arguments) -> int:
     action = args.text("<action>")
     with context.server() as server:
         job = chosen_job(context, args, server, args.required("<job>"))
-        if action is None:
-            return _list_actions(context, job)
-        return _run_action(context, job, action, args.text("--timeout"), raw=args.flag("--raw"))
+        with suggesting(job):
+            if action is None:
+                return _list_actions(context, job)
+            return _run_action(context, job, action, args.text("--timeout"), raw=args.flag("--raw"))
 
 
 def _list_actions(context: Context, job: Job) -> int:

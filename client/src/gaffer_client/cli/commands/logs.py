@@ -6,13 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
-from gaffer_client.cli.jobnames import chosen_jobs
+from gaffer_client.cli.jobnames import chosen_jobs, suggesting
 from gaffer_client.cli.output import Palette, print_json_line, printable, warn
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.since import parse_age, parse_time
@@ -38,8 +39,10 @@ def logs(context: Context, args: Arguments) -> int:
     if plain and args.text("--grep") is not None:
         raise UsageError("--plain and --grep are mutually exclusive", hint="--plain shows bytes, not lines")
     dated = arrival_times(args)
-    with context.server() as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(context.server())
         jobs = chosen_jobs(context, args, server, args.words("<job>"))
+        stack.enter_context(suggesting(*jobs))
 
         def read(job: Job) -> "Iterator[LogPiece]":
             return job.logs(**choice, follow=follows, on_lost=lambda error: _warn_lost(server.url, error))

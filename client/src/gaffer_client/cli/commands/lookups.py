@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gaffer.errors import did_you_mean
 from gaffer.jobs.names import check_name, parse_job_name
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit
@@ -41,15 +42,18 @@ def job(context: Context, args: Arguments) -> int:
     name = str(parse_job_name(args.required("<job>")))
     with context.lookup() as lookup:
         answer = lookup.find_job(name)
+        hint = None if answer["sources"] else did_you_mean(name, [each["name"] for each in lookup.jobs()["jobs"]])
     text = job_table({name: answer["sources"]})
-    return _show(context, lookup, answer, text, f"no node has the job {name}", Exit.NOT_FOUND)
+    return _show(context, lookup, answer, text, f"no node has the job {name}", Exit.NOT_FOUND, hint)
 
 
 def session(context: Context, args: Arguments) -> int:
     name = check_name(args.required("<session>"), "session")
     with context.lookup() as lookup:
         answer = lookup.find_session(name)
-    return _show(context, lookup, answer, _table_of(answer), f"no node has the session {name}", Exit.NOT_FOUND)
+        known = [] if answer["jobs"] else [each["name"].partition(".")[0] for each in lookup.jobs()["jobs"]]
+    nothing, hint = f"no node has the session {name}", did_you_mean(name, known)
+    return _show(context, lookup, answer, _table_of(answer), nothing, Exit.NOT_FOUND, hint)
 
 
 def _table_of(answer: "JobsAnswer") -> str | None:
@@ -63,8 +67,9 @@ def _show(
     text: str | None,
     nothing: str,
     status: Exit = Exit.OK,
+    hint: str | None = None,
 ) -> int:
-    """Print a response and warnings about it. Without `text`, print `nothing` and return `status`.
+    """Print a response and warnings about it. Without `text`, print `nothing` with a hint and return `status`.
 
     If all lookups are warming up, an empty result is not conclusive, and the status is that of no response.
     """
@@ -81,7 +86,7 @@ def _show(
         warn("many nodes became unreachable at once: the response may be out of date")
     if text is not None:
         return Exit.OK
-    print_error(context.program.name, f"{nothing} yet" if warming else nothing)
+    print_error(context.program.name, f"{nothing} yet" if warming else nothing, None if warming else hint)
     return Exit.UNREACHABLE if warming else status
 
 

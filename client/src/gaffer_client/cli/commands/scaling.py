@@ -11,6 +11,7 @@ from gaffer_client.cli.checking import checked_on_failure, items
 from gaffer_client.cli.commands.apps import no_application
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import Exit, UsageError
+from gaffer_client.cli.jobnames import suggesting
 from gaffer_client.cli.output import (
     BLOCK_COLOURS,
     cause_of,
@@ -129,7 +130,8 @@ def scale(context: Context, args: Arguments) -> int:
         for name, change in specs:
             try:
                 job = Job(server, parse_job_name(name, session))
-                number = job.scale(change)
+                with suggesting(job):
+                    number = job.scale(change)
             except StatusError as error:
                 failures.append(error)
                 from gaffer_client.cli.diagnosis import hint_at

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from gaffer.errors import did_you_mean
 from gaffer.jobs.names import check_name
-from gaffer.runtime.settings import Setting, spell
+from gaffer.runtime.settings import Given, Setting, spell
 from gaffer_client.cli.config import CONTEXT, SETTINGS, Context, known_keys
 from gaffer_client.cli.errors import Exit, UsageError
 from gaffer_client.cli.files import Contexts, config_path
@@ -21,6 +21,8 @@ def config(context: Context, args: Arguments) -> int:
     rows = []
     for declared in SETTINGS:
         given = context.given(declared, None if url is None else url.text)
+        if declared is CONTEXT and given is None and context.contexts.current is not None:
+            given = Given("contexts.ini", context.contexts.current)
         value = spell(declared.default) or declared.shown if given is None else given.text
         if given is not None and declared.variable == "GAFFER_API_KEY":
             value = _SECRET

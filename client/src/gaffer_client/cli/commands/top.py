@@ -31,6 +31,7 @@ COMMANDS = (
         ),
         effect="write",
         on_several="top:top_of_several",
+        plan="",
         details="""
             Each job is shown with its state, its running and wanted processes, CPU in percent of a processor, memory in
             percent of that of the machine, restarts, and the uptime of its youngest process.

@@ -1,5 +1,5 @@
 // The confirmation of an action: it names the targets and the node, and shows the equivalent command.
-import {act, ANSWER, explain, NoAnswer, root} from "./api.js"
+import {ANSWER, NoAnswer, act, explain, root, whereabouts} from "./api.js"
 import {announce, closeDialog, openDialog} from "./dialog.js"
 import {plural} from "./format.js"
 import {html, useEffect, useRef, useState} from "./lib.js"
@@ -65,7 +65,7 @@ function Confirmation({action, targets, given}) {
   const one = targets.length === 1
   return html`<form class="confirm" onSubmit=${submit}>
     <h2 id="dialog-title">${action.label} ${one ? nameOf(targets[0]) : plural(targets.length, "job")}</h2>
-    <p class="where">on node <strong>${root.host}</strong></p>
+    <p class="where">on node <strong>${whereabouts()}</strong></p>
     ${!one && html`<ul class="targets">${targets.map((each) => html`<li key=${each.name}>${each.name}</li>`)}</ul>`}
     ${fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${values[field.name]}
       onChange=${(value) => setValues({...values, [field.name]: value})} />`)}

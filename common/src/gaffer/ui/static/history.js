@@ -2,7 +2,7 @@
 import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {clock, date, duration, ending, inLocalTime} from "./format.js"
+import {clock, date, duration, endingWithReason, inLocalTime} from "./format.js"
 import {html, useEffect, useState, useValue} from "./lib.js"
 import {Empty, JobLink, kindOf, Problem, ServerText, Time} from "./parts.js"
 import {route, setQuery} from "./route.js"
@@ -13,7 +13,7 @@ const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "li
 export function HistoryPage() {
   const {query} = useValue(route)
   return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
-      <input id="search" type="search" placeholder="Job or session, such as shop.web  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
+      <input id="search" type="search" placeholder="Job or session  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
     </div><${HistoryList} job=${query.get("job")} named /></section>`
 }
 
@@ -66,7 +66,14 @@ export function HistoryList({job = null, named = false}) {
 
 function merge(first, second) {
   const known = new Set(first.map((entry) => entry.id))
-  return [...first, ...second.filter((entry) => !known.has(entry.id))]
+  return [...first, ...second.filter((entry) => !known.has(entry.id))].sort((a, b) => b.at - a.at)
+}
+
+const TIMES = ["at", "until", "next_run", "since"] // seconds since 1970
+
+function valueOf(name, value) {
+  if (TIMES.includes(name) && typeof value === "number") return new Date(value * 1000).toISOString()
+  return typeof value === "object" ? JSON.stringify(value) : value
 }
 
 export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"
@@ -74,10 +81,10 @@ export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === 
 // The details of an entry as text.
 export function detailsOf({action, details}) {
   if (action === "exit" && "exit_code" in details) {
-    const reason = ["exited", "signaled"].includes(details.reason) ? "" : `, ${details.reason}`
-    return `${ending(details)}${reason} after ${duration(details.uptime)}`
+    return `${endingWithReason(details)} after ${duration(details.uptime)}`
   }
-  return plainText(Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", "))
+  const shown = Object.entries(details).filter(([name, value]) => !(name === "state" && ["0", "1"].includes(String(value)))) // the action says it
+  return plainText(shown.map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${valueOf(name, value)}`)).join(", "))
 }
 
 function Entry({entry, named}) {

@@ -3,8 +3,10 @@
 import {ApiError, send} from "./api.js"
 import {signal} from "./lib.js"
 
+export const NO_STREAM = {state: "none", since: null, error: null}
+
 // The state of the stream that keeps the page up to date.
-export const connection = signal({state: "connecting", since: null, error: null})
+export const connection = signal(NO_STREAM)
 
 // Says so when there is no stream yet that would.
 export function lost(error) {
