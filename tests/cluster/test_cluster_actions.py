@@ -142,6 +142,12 @@ def test_a_node_that_hangs_during_an_action_is_named_and_the_others_are_done(pag
         page.clock.fast_forward(8_000)
         expect(targets.filter(has_text="node-2")).to_contain_text("left out")
         expect(dialog.get_by_role("button", name="Stop: 1 job")).to_be_enabled()
+        path = targets.filter(has_text="node-2").get_by_role("link").get_attribute("href")
+        page.goto(f"{cluster.registry.url}/ui/{path}")
+        expect(page.get_by_text("Asking node-2")).to_be_visible()
+        page.clock.fast_forward(15_000)
+        expect(page.get_by_role("alert")).to_contain_text("no answer after 15 s")
+        expect(page.get_by_role("link", name="Open the dashboard of node-2 itself")).to_be_visible()
     finally:
         cluster.nodes[1].signal(signal.SIGCONT)
 

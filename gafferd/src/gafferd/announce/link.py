@@ -198,7 +198,7 @@ class Link:
 
     def report(self, lookupds: list[LookupLink] | None = None) -> None:
         """Send the state of the node's links and the events that the lookupd lacks, if it takes reports."""
-        if not (self.connected and self._takes_reports):
+        if not (self.connected and self._takes_reports) or self._leaving:
             return
         piece = self._reports.read(self._reported)
         self._reported = piece.end

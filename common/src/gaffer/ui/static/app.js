@@ -1,11 +1,12 @@
 // The shell of the dashboard: what serves it, where one is, keys that work everywhere.
+import {plainText} from "./ansi.js"
 import {allowance, askForKey, callAt, get, home, isGuest, loadAllowance, logOut, needsLogin, root, setNodeName, whereabouts} from "./api.js"
 import {Dialog, Messages} from "./dialog.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
 import {followHistory, pageOf} from "./navigation.js"
 import {Palette, paletteOpen} from "./palette.js"
-import {Age, Connection, Problem} from "./parts.js"
+import {Age, Connection, Empty, Problem} from "./parts.js"
 import {href, route} from "./route.js"
 import {connection, NO_STREAM} from "./stream.js"
 
@@ -56,8 +57,8 @@ function Site({at}) {
   }, [error])
   const {health, node} = found
   if (health === null) {
-    return html`<header class="top"><${Brand} /></header><main><${Login} onDone=${begin} />${error && !login && html`<div class="page"><${Problem} error=${error} retry=${begin} />
-      ${node && html`<p><a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">Open the dashboard of ${node.name} itself ↗</a></p>`}</div>`}</main>`
+    return html`<header class="top"><${Brand} /></header><main><${Login} onDone=${begin} />${node && !error && !login && html`<${Empty}>Asking ${plainText(node.name)} at ${root.host}…<//>`}${error && !login && html`<div class="page"><${Problem} error=${error} retry=${begin} />
+      ${node && html`<p><a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">Open the dashboard of ${plainText(node.name)} itself ↗</a></p>`}</div>`}</main>`
   }
   const cluster = "nodes" in health
   const pages = (cluster ? CLUSTER_PAGES : NODE_PAGES).map((page) => ({...page, href: href([page.id])}))
@@ -79,7 +80,7 @@ function Shell({pages, health, cluster, node, begin}) {
   return html`<header class="top">
       <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus() }}>Skip to the content</a>
       <${Brand} />
-      <span class="where" title=${`${cluster ? "cluster" : "node"} ${whereabouts()}, gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${node.name}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : health.name ? html`node <b>${health.name}</b> at ${root.host}` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
+      <span class="where" title=${`${cluster ? "cluster" : "node"} ${whereabouts()}, gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${plainText(node.name)}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : health.name ? html`node <b>${health.name}</b> at ${root.host}` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
       <nav aria-label="Pages">${pages.filter((each) => !each.aside).map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
       <span class="grow"></span>
       <button class="jump" onClick=${() => (paletteOpen.value = true)}>Jump to… <kbd>Ctrl K</kbd></button>
