@@ -24,6 +24,7 @@ PURE = (
     "gafferd.announce.journal",
     "gafferd.config.reload",
     "gafferd.plugins.dependencies",
+    "gafferd.usage.samples",
     "gaffer_lookupd.changes",
     "gaffer_lookupd.job_index",
     "gaffer_lookupd.lease",

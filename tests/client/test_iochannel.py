@@ -244,7 +244,38 @@ def test_what_is_lost_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with scripted_server(websocket(script)) as server, Server(server.url) as node, Process(node, 1).socket() as channel:
         eventually(lambda: channel.end_reason)
-        assert (b"".join(channel), channel.lost, channel.offset) == (b"4" * 40 + b"5" * 40, 50 + 120, "250")
+        assert (b"".join(channel), channel.lost) == (b"3" * 40 + b"4" * 40 + b"5" * 40, 50 + 80)
+        assert channel.offset == "250"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_pending_write_costs_no_output_that_another_thread_reads(
+    monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    monkeypatch.setattr(iochannel, "KEPT", 100)
+    sent = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.send(frame(BINARY, Frame("message", "10", b"first line").encode()))
+        peer.receive()
+        for number in range(1, 6):
+            peer.send(frame(BINARY, Frame("message", str(10 + number * 40), b"%d" % number * 40).encode()))
+        peer.send(frame(BINARY, Frame("response", "1", b"OK").encode()))
+        sent.set()
+        peer.send(close_frame(1000, "the process has exited"))
+        peer.receive()
+
+    with scripted_server(websocket(script)) as server, Server(server.url) as node, Process(node, 1).socket() as channel:
+        assert channel.read(10) == b"first line"
+        writer = threading.Thread(target=channel.write, args=(b"x", 10))
+        if alone:
+            channel.write(b"x", 10)
+        else:
+            writer.start()
+            assert sent.wait(10)
+        assert (len(b"".join(channel)), channel.lost) == ((120, 80) if alone else (200, 0))
+        if not alone:
+            writer.join()
 
 
 @pytest.mark.parametrize("sent", [b"V2 message 1\0x", b"V1 message x\0y", b"V1 error 1\0no", b"\0"])

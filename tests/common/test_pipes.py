@@ -13,7 +13,7 @@ import pytest
 from gaffer.errors import ProcessError
 from gaffer.streams import pipes
 from gaffer.streams.pipes import INPUT_LIMIT, Input, Output, Pace, Retention
-from gaffer.streams.rings import Ring
+from gaffer.streams.rings import LARGEST_LIMIT, Ring
 from support.needs import needs_linux
 from support.poll import eventually_async
 
@@ -204,4 +204,20 @@ def test_what_an_earlier_gafferd_kept_stays_for_readers_that_come_back() -> None
     retention = Retention(256 * KIB, 3000 * KIB, 1000 * KIB)
     assert retention.limit(3000 * KIB, 100.0, followed=False) == 2256 * KIB
     assert retention.limit(9000 * KIB, 104.9, followed=False) == 2256 * KIB
+    assert not retention.is_followed(104.9)
     assert retention.limit(9000 * KIB, 105.0, followed=False) == 256 * KIB
+
+
+def test_what_comes_until_readers_are_back_stays_if_there_were_some() -> None:
+    retention = Retention(256 * KIB, 3000 * KIB, 1000 * KIB, awaits=True)
+    assert retention.limit(3000 * KIB, 100.0, followed=False) == LARGEST_LIMIT
+    assert retention.limit(9000 * KIB, 114.9, followed=False) == LARGEST_LIMIT
+    assert retention.is_followed(114.9)  # should this gafferd be killed too
+    assert retention.limit(9000 * KIB, 115.0, followed=False) == 256 * KIB
+    assert not retention.is_followed(115.0)
+
+
+def test_a_reader_that_is_back_may_be_behind_again() -> None:
+    retention = Retention(256 * KIB, 3000 * KIB, 1000 * KIB, awaits=True)
+    assert retention.limit(3000 * KIB, 100.0, followed=True) == 2256 * KIB
+    assert retention.limit(13_000 * KIB, 100.1, followed=False) == (10_000 + 256) * KIB

@@ -20,9 +20,10 @@ from tornado.web import Application, RequestHandler
 from gaffer.errors import BadRequest
 from gaffer.jobs.names import JobName, split_job_name
 from gaffer.process import ProcessConfig
+from gaffer.schemas.history import new_entry
 from gaffer.schemas.messages import MAX_NODE_JOBS, node_id
 from gafferd.announce.announcer import DRAIN_TIMEOUT, Announcer
-from gafferd.announce.link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, reconnect_delay, websocket_url
+from gafferd.announce.link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, Link, reconnect_delay, websocket_url
 from gafferd.state.identity import MAX_INCARNATION, Identity
 from support.daemons import Daemon, gafferd, lookupd
 from support.managers import running_manager
@@ -40,6 +41,11 @@ FAST = ("--ttl", "3", "--interval", "1")
 def make_announcer(*addresses: str, **options: Any) -> Announcer:
     settings = {"name": "n1", "origin": "http://n1:5000", "identity": Identity(SECRET, 1), **options}
     return Announcer(addresses, **settings)
+
+
+def link_of(announcer: Announcer) -> Link:
+    (link,) = announcer._links
+    return link
 
 
 def nodes(server: Daemon) -> dict[str, str]:
@@ -762,3 +768,56 @@ async def test_it_looks_at_changed_jobs_only() -> None:
         tables.set(web=[1, 3])
         await eventually_async(lambda: "UNREGISTER_JOB" in lookup.types())
         assert tables.asked == [None, {"s.web", "s.db"}, {"s.web"}, {"s.db"}]
+
+
+# Reports
+
+
+def reports(lookup: OtherLookupd) -> list[dict[str, Any]]:
+    return [message for message in lookup.messages if message["type"] == "REPORT"]
+
+
+@pytest.mark.expects_errors("reconnecting", "state directory restored")
+async def test_events_are_reported_once_to_each_start_of_a_lookupd() -> None:
+    epochs = ["e"]
+
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        return {**WELCOME, "epoch": epochs[-1], "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    def events() -> list[str]:
+        return [event["action"] for report in reports(lookup) for event in report.get("events", [])]
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, _):
+        await connected(announcer)
+        for number in range(60):
+            announcer.report(new_entry(1.0, "job", f"event {number}", job="s.web", address="10.0.0.1"))
+        announcer.report(new_entry(1.0, "login", "POST"))
+        newest = [f"event {number}" for number in range(60)]
+        await eventually_async(lambda: events() == newest)
+        assert "10.0.0.1" not in str(lookup.messages)
+        (link,) = reports(lookup)[0]["lookupds"]
+        assert (link["address"], link["connected"], link["epoch"]) == (lookup.url, True, "e")
+        await eventually_async(lambda: link_of(announcer)._acknowledged == 60)
+        announcer._outgrow(5)  # reconnects
+        await eventually_async(lambda: len(lookup.connections) == 2 and reports(lookup) != [])
+        assert events() == []
+        epochs.append("f")
+        announcer._outgrow(6)
+        await eventually_async(lambda: len(lookup.connections) == 3 and events() == newest[-50:])
+        assert [report["first"] for report in reports(lookup) if "events" in report] == [10]
+
+
+@pytest.mark.expects_errors("refused a report, which is not repeated: 413 full")
+async def test_a_refused_report_ends_no_connection() -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        if message["type"] == "REPORT":
+            return {"errno": 413, "reason": "full"}
+        return {**WELCOME, "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        await eventually_async(lambda: len(reports(lookup)) == 1 and not link_of(announcer)._takes_reports)
+        announcer.report(new_entry(1.0, "job", "event"))
+        tables.set(web=[1])
+        await eventually_async(lambda: "REGISTER_PROCESS" in lookup.types())
+        assert (len(reports(lookup)), len(lookup.connections)) == (1, 1)

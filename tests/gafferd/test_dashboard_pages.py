@@ -1,24 +1,18 @@
-"""Every page of a node, light and dark, wide and on a phone: nothing sticks out, and axe finds no grave fault.
+"""How every page of a node looks, and to those who don't see it: `GAFFER_SCREENSHOTS=DIR` keeps pictures of all."""
 
-`GAFFER_SCREENSHOTS=DIR` keeps the pictures.
-"""
-
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, expect
 
-from support.browser import grave_faults, new_page
+from support.browser import check_look, grave_faults, new_page
 from support.daemons import Daemon, gafferd
 from support.needs import needs_browser
 from support.poll import eventually
 
 pytestmark = needs_browser
-
-WIDTHS: dict[str, ViewportSize] = {"wide": {"width": 1280, "height": 760}, "phone": {"width": 360, "height": 700}}
 
 PAGES = {
     "jobs": "#/",
@@ -65,21 +59,6 @@ def change(node: Daemon, name: str, cmd: str, **settings: object) -> None:
     requests.put(f"{node.url}/jobs/shop/{name}", json=body, timeout=10).raise_for_status()
 
 
-def check(page: Page, name: str) -> None:
-    """Check what is shown in all four ways, and take pictures of it."""
-    folder = os.environ.get("GAFFER_SCREENSHOTS")
-    for width, size in WIDTHS.items():
-        page.set_viewport_size(size)
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-            if folder:
-                page.screenshot(path=Path(folder, f"{name.replace(' ', '-')}-{width}-{scheme}.png"))
-            rules = () if scheme == "light" else ("color-contrast",)  # all that depends on the scheme
-            assert grave_faults(page, *rules) == [], f"{name}, {width}, {scheme}"
-        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
-    page.set_viewport_size(WIDTHS["wide"])
-
-
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
     """One page for all tests: to open another takes longer than to check it."""
@@ -92,14 +71,14 @@ def test_a_page(page: Page, node: Daemon, name: str) -> None:
     page.goto(f"{node.url}/ui/{PAGES[name]}")
     page.get_by_role("heading", level=1).wait_for(state="attached")
     expect(page.get_by_text("Loading")).to_have_count(0)
-    check(page, name)
+    check_look(page, name)
 
 
 def test_the_confirmation_of_an_action(page: Page, node: Daemon) -> None:
     page.goto(f"{node.url}/ui/#/jobs/shop.web")
     page.get_by_role("button", name="Scale").click()
     page.get_by_role("dialog").wait_for()
-    check(page, "confirmation")
+    check_look(page, "confirmation")
     page.keyboard.press("Escape")
 
 
@@ -109,7 +88,7 @@ def test_the_palette(page: Page, node: Daemon) -> None:
     page.keyboard.press("Control+k")
     page.get_by_role("combobox").fill("web")
     page.get_by_role("option").first.wait_for()
-    check(page, "palette")
+    check_look(page, "palette")
     page.keyboard.press("Escape")
 
 
@@ -117,7 +96,7 @@ def test_the_terminal(page: Page, node: Daemon) -> None:
     pids = requests.get(f"{node.url}/jobs/shop/cart/pids", timeout=10).json()["pids"]
     page.goto(f"{node.url}/ui/terminal.html#{pids[0]}")
     expect(page.locator("#line")).to_be_enabled()
-    check(page, "terminal")
+    check_look(page, "terminal")
 
 
 def test_the_login(page: Page, tmp_path: Path) -> None:
@@ -125,7 +104,19 @@ def test_the_login(page: Page, tmp_path: Path) -> None:
     with gafferd("--config", str(tmp_path / "gafferd.ini")) as node:
         page.goto(f"{node.url}/ui/")
         page.get_by_label("asks for a key").wait_for()
-        check(page, "login")
+        check_look(page, "login")
+
+
+def test_a_phone_shows_which_node_it_is_and_lets_jobs_be_selected(page: Page, node: Daemon) -> None:
+    page.goto(f"{node.url}/ui/#/?sort=name")
+    page.set_viewport_size({"width": 360, "height": 700})
+    name = requests.get(f"{node.url}/health", timeout=10).json()["name"]
+    expect(page.locator(".where", has_text=name)).to_be_visible()
+    first = page.locator("tbody tr").first
+    place = first.bounding_box()
+    first.get_by_role("checkbox").check()
+    expect(page.get_by_text("1 job selected")).to_be_visible()
+    assert first.bounding_box() == place
 
 
 def test_axe_finds_what_the_eye_does_not(page: Page, node: Daemon) -> None:

@@ -57,6 +57,7 @@ def test_a_call(node: Daemon, shared: Path) -> None:
         "at": scaled["at"],
         "kind": "call",
         "action": "POST",
+        "what": "scale",
         "route": "/jobs/{sid}/{job}/numprocesses",
         "caller": f"uid:{Path(f'/proc/{node.pid}').stat().st_uid}",
         "address": "127.0.0.1",
@@ -160,6 +161,7 @@ def test_what_happens_without_a_call(tmp_path: Path, state: Path) -> None:
         ("POST", f"uid:{os.getuid()}", "ok", None),
         ("reload", "signal", "failed", None),
         ("failed", None, "failed", None),
+        ("exit", None, "failed", None),
         ("reload", "signal", "ok", ["default.bad"]),
         ("start", None, "ok", None),
     ]
@@ -174,7 +176,7 @@ def test_the_audit_is_posted_to_webhooks_that_name_it(tmp_path: Path) -> None:
             eventually(lambda: "create" in server.names("/all"))
             entry = eventually(lambda: [e for _, e in server.events["/audit"] if e["kind"] == "call"])[0]
             [kept] = history(node, job="shop.web")
-        assert {**entry, "id": kept["id"]} == {"event": "audit", **kept}
+        assert {**entry, "id": kept["id"], "what": "load"} == {"event": "audit", **kept}
         assert "audit" not in server.names("/all")
 
 

@@ -81,8 +81,8 @@ def test_gafferd_ends_for_good(words: list[str], signals: list[int], status: int
 )
 def test_gafferd_is_started_again(words: list[str], status: int, reason: str) -> None:
     _, story = running(*words)
-    log = ("log", f"gafferd (pid 50) {reason}: starting it again in 0.1 s")
-    assert story >> ("exited", 50, status) << ended("", [log]) >> TICK << nothing >> wait(0.1) >> TICK << [("start",)]
+    log = ("log", f"gafferd (pid 50) {reason}: starting it again")
+    assert story >> ("exited", 50, status) << ended("", [log]) >> TICK << [("start",)]
 
 
 def test_a_handover_starts_the_next_at_once() -> None:
@@ -104,19 +104,22 @@ def test_the_delay_doubles_up_to_five_seconds_and_is_reset_after_a_while() -> No
         now = due
         assert ("start",) in core.handle(TICK, now)
         core.handle(("started", 51), now)
-    assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1, 0.2]
+    assert delays == [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 0.0, 0.1]
 
 
-def test_a_gafferd_that_served_a_second_is_started_again_at_once() -> None:
+def test_time_that_gafferd_served_shortens_the_delay() -> None:
     core, now = Core(100.0, 50), 100.0
     for served, delay in [
+        (0.0, 0.0),
         (0.0, 0.1),
         (0.0, 0.2),
         (1.0, 0.1),
         (0.25, 0.141),
         (0.0, 0.283),
-        (3.0, 0.1),
-        (1.0, 0.1),
+        (3.0, 0.0),
+        (0.5, 0.0),
+        (0.25, 0.0),
+        (0.0, 0.141),
         (keeper.RESET_AFTER, 0.0),
     ]:
         core.handle(datagram("READY=1"), now)
@@ -136,8 +139,8 @@ def test_a_program_that_cannot_be_started_is_tried_again() -> None:
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(TICK, 100.1)
     story = play(core, 100.1)
-    log = ("log", "gafferd can't be started: no such file: starting it again in 0.2 s")
-    assert story >> ("failed", "no such file") << [log] >> wait(0.21) >> TICK << [("start",)]
+    log = ("log", "gafferd can't be started: no such file: starting it again in 0.1 s")
+    assert story >> ("failed", "no such file") << [log] >> wait(0.11) >> TICK << [("start",)]
 
 
 def test_the_watchdog() -> None:
@@ -196,6 +199,8 @@ def test_signals_are_forwarded_or_held() -> None:
 def test_a_signal_to_reload_ends_the_wait_for_the_next_start() -> None:
     core, story = running("READY=1")
     core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.0)
+    core.handle(("failed", "no memory"), 100.0)
     assert story >> TICK << nothing >> ("signal", HUP) >> TICK << [("start",)]
 
 
@@ -374,7 +379,7 @@ def test_output_is_kept_while_gafferd_is_away() -> None:
         << nothing
         >> ("exited", 51, SIGNALLED)
         << [("reap", 51), ("hangup",), ("check",)]
-        << [("log", "gafferd (pid 51) was killed by signal 9: starting it again in 0.2 s, while 1 processes run on")]
+        << [("log", "gafferd (pid 51) was killed by signal 9: starting it again in 0.1 s, while 1 processes run on")]
     )
     core.handle(TICK, 110.0)
     core.handle(("started", 52), 110.0)
@@ -441,7 +446,7 @@ def test_another_keeper_goes_on_with_the_table() -> None:
     story = story << [("keep", (("a/stdout", 7, None),))] >> ("exited", 52, 1 << 8)
     story = story << [("reap", 52), ("hangup",), ("check",)]
     reason = "gafferd (pid 52) exited with status 1"
-    assert story << [("log", f"{reason}: starting it again in 0.1 s, while 2 processes run on")]
+    assert story << [("log", f"{reason}: starting it again, while 2 processes run on")]
 
 
 def test_a_keeper_that_follows_a_killed_one_gives_everything_to_another() -> None:
@@ -455,7 +460,18 @@ def test_a_keeper_that_follows_a_killed_one_gives_everything_to_another() -> Non
     story = play(core, 100.0) >> TICK << [("start",)] >> ("started", 50) >> ("claimed",) << [said, ("kill", 50, KILL)]
     story = story >> ("exited", 50, SIGNALLED) << ended("", [("give",)])
     story = story >> ("unclaimed",) << [gave_up] >> TICK << [("start",)] >> wait(1) >> TICK << [keep]
-    assert story >> ("claimed",) << [said, ("leave",), ("give",)] >> wait(100) >> TICK << nothing
+    assert story >> ("claimed",) << [said, ("leave",), ("give",)] >> wait(0.9) >> TICK << nothing
+
+
+def test_a_keeper_that_follows_a_killed_one_looks_for_the_state_directory() -> None:
+    core = Core(100.0)
+    list(core.restore("KILLED=1\n", 100.0))
+    said = ("log", "the keeper was killed, and the state directory removed: ending")
+    story = play(core, 100.0) >> TICK << [("start",)] >> ("started", 50)
+    for _ in range(2):
+        story = story >> wait(keeper.LOOK_FOR_DIRECTORY) >> TICK << [("look",)] >> TICK << nothing
+    story = story >> ("abandoned",) << [said, ("kill", 50, TERM)] >> wait(100) >> TICK << nothing
+    assert story >> ("exited", 50, 0) << ended("", [("exit", 0)])
 
 
 @pytest.mark.parametrize("words", [[], ["STOPPING=1"]])

@@ -179,6 +179,7 @@ def test_it_announces_itself(tmp_path: Path) -> None:
     ):
         (known,) = eventually(lambda: requests.get(f"{registry.url}/nodes").json()["nodes"])
         assert (known["name"], known["origin"], known["labels"]) == ("n1", "http://127.0.0.1:80", {"zone": "a"})
+        assert requests.get(f"{node.url}/health", timeout=10).json()["name"] == "n1"
         connected = [{"address": registry.url, "connected": True, "error": None}]
         assert eventually(lambda: requests.get(f"{node.url}/health").json()["lookupds"] == connected)
 

@@ -56,9 +56,10 @@ def echo(node: Node, size: int, piece: int, kills: int, pause: float) -> str:
                 try:
                     data = channel.read(timeout=0.1)
                 except TimeoutError:  # perhaps that was all
-                    assert time.monotonic() < last + TIMEOUT, "nothing comes any more"
+                    assert time.monotonic() < last + TIMEOUT, f"{done - back} bytes don't come back"
                     continue
                 assert data, channel.end_reason
+                assert channel.lost == 0
                 last = time.monotonic()
                 received.update(data)
                 back += len(data)

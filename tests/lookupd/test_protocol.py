@@ -117,6 +117,7 @@ def test_a_node_with_an_id_is_told_its_lease(speaker: Speaker) -> None:
         "interval": 15.0,
         "epoch": "e",
         "reconnect_window": 1.0,
+        "reports": True,
     }
     (node,) = speaker.lookup.ask("nodes")["nodes"]
     assert (node["id"], node["incarnation"], node["labels"]) == ("abc", 2, {"zone": "a"})

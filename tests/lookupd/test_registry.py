@@ -6,7 +6,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from gaffer.schemas.messages import MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Endpoint, Process, node_id
+from gaffer.schemas.messages import (
+    MAX_NODE_ENDPOINTS,
+    MAX_NODE_JOBS,
+    MAX_NODE_PROCESSES,
+    Endpoint,
+    LookupLink,
+    Process,
+    Report,
+    ReportedEvent,
+    node_id,
+)
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
@@ -916,3 +926,44 @@ def test_a_snapshot_shows_one_moment_whatever_changes_while_it_is_sent(lookup: L
     after = lookup.snapshot()
     assert b"".join(parts) == msgspec.json.encode(before)
     assert after["nodes"][0]["jobs"] == {"s.b": []}
+
+
+# Reports
+
+
+def report(lookup: Lookup, session: int, *numbers: int) -> list[tuple[str, int]]:
+    """Report events with these numbers; return what they add to the history, each with its count."""
+    history = lookup.changes.history
+    before = history.end
+    events = [ReportedEvent(1.0, "job", f"event {number}") for number in numbers]
+    lookup.registry.report(session, Report("m", 1.0, None, events, numbers[0]), lookup.now)
+    return [(entry["action"], entry["count"]) for entry in history.read(before).items]
+
+
+def test_events_that_are_known_are_ignored_and_missing_ones_are_counted(lookup: Lookup) -> None:
+    session = lookup.identify()
+    assert report(lookup, session, 7, 8) == [("event 7", 1), ("event 8", 1)]  # earlier ones were not kept
+    assert report(lookup, session, 7, 8) == []
+    assert report(lookup, session, 8, 9) == [("event 9", 1)]
+    assert report(lookup, session, 12) == [("events lost", 2), ("event 12", 1)]
+    again = lookup.identify(incarnation=2)
+    assert report(lookup, again, 0) == [("event 0", 1)]
+    assert refusal(report, lookup, lookup.connect(), 1)[0] == 404
+
+
+def test_the_newest_of_too_many_events_are_recorded(lookup: Lookup) -> None:
+    session = lookup.identify()
+    for first in range(0, 200, 50):
+        assert len(report(lookup, session, *range(first, first + 50))) == 50
+    lookup.now += 2
+    assert report(lookup, session, *range(200, 210)) == [("events lost", 8), ("event 208", 1), ("event 209", 1)]
+
+
+def test_the_ages_of_links_do_not_depend_on_the_clock_of_the_node(lookup: Lookup) -> None:
+    session = lookup.identify()
+    node = lookup.registry.identified(session)
+    assert node.link_ages(lookup.now) == []
+    links = [LookupLink("http://a:1", True, 40.0), LookupLink("http://b:1", False, 99.0)]
+    lookup.registry.report(session, Report("m", 50.0, links), lookup.now)
+    lookup.now += 5
+    assert node.link_ages(lookup.now) == [15.0, 0.0]

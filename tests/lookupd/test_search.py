@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
 
-from gaffer.schemas.messages import Endpoint, Process
+from gaffer.schemas.messages import Endpoint, LookupLink, Process, Report
 from gaffer_lookupd.lease import Lease
 from gaffer_lookupd.records import Node
 from support.http_node import Exchange, open_exchange
@@ -51,12 +52,19 @@ async def test_nodes_with_their_numbers(served: ServedLookup) -> None:
     assert item == {
         "key": "id1",
         **node.info,
+        "lookupds": None,
         "jobs": 3,
         "not_ready": 2,
         "processes": 3,
     }
     assert (found["total"], found["counts"], found["cursor"]) == (1, {"alive": 1}, None)
     assert (found["epoch"], found["seq"]) == ("e", served.registry.seq)
+    assert node.session is not None
+    link = LookupLink("http://b:5010", False, 9.0, "f", "timed out")
+    served.registry.report(node.session, Report("m", 10.0, [link]), 0.0)
+    [[reported]] = [item["lookupds"] for item in (await search(served))["items"]]
+    assert reported.pop("since") < time.time()
+    assert reported == {"address": "http://b:5010", "connected": False, "epoch": "f", "error": "timed out"}
     assert (found["stale"], found["warming"]) == (served.registry.stale, served.registry.warming)
 
 

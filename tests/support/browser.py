@@ -1,5 +1,6 @@
 """Chromium for tests of pages: the fixtures `browser` and `page`, and what axe finds in a page."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -10,13 +11,14 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, ViewportSize
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 DEADLINE = 20_000  # ms
 
 _AXE = Path(__file__).with_name("vendor") / "axe.js"
 _GRAVE = ("serious", "critical")
+_SIZES: "dict[str, ViewportSize]" = {"wide": {"width": 1280, "height": 760}, "phone": {"width": 360, "height": 700}}
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,29 @@ def new_page(browser: "Browser", **settings: Any) -> Iterator["Page"]:
     page.context.close()
     assert asked <= {"127.0.0.1"}
     assert problems == []
+
+
+def check_look(page: "Page", name: str) -> None:
+    """Check what a page shows, light and dark, wide and on a phone: axe finds no grave fault, and nothing sticks out.
+
+    `GAFFER_SCREENSHOTS=DIR` keeps the pictures, under `name`.
+    """
+    folder = os.environ.get("GAFFER_SCREENSHOTS")
+    for width, size in _SIZES.items():
+        page.set_viewport_size(size)
+        page.emulate_media(color_scheme="light")
+        _take(page, folder, f"{name}-{width}-light")
+        assert grave_faults(page) == [], f"{name}, {width}, light"
+        page.emulate_media(color_scheme="dark")
+        _take(page, folder, f"{name}-{width}-dark")
+        assert grave_faults(page, "color-contrast") == [], f"{name}, {width}, dark"  # all that depends on the scheme
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), name
+    page.set_viewport_size(_SIZES["wide"])
+
+
+def _take(page: "Page", folder: str | None, name: str) -> None:
+    if folder is not None:
+        page.screenshot(path=Path(folder, f"{name.replace(' ', '-')}.png"))
 
 
 def grave_faults(page: "Page", *rules: str) -> list[str]:

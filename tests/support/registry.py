@@ -33,7 +33,7 @@ class Lookup:
         self, ttl: float = TTL, interval: float = INTERVAL, warmup: float = 0.0, settles: bool = False
     ) -> None:
         self.now = 1000.0
-        self.changes = ChangeLog()
+        self.changes = ChangeLog(warming=warmup > 0)
         self.registry = Registry(Lease(ttl, interval, warmup, settles), epoch="e", changes=self.changes, now=self.now)
         self.queries = Queries(self.registry)
         self.closed: list[int] = []

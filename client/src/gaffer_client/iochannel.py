@@ -82,6 +82,8 @@ class IOChannel:
         self._accepted: int | None = None  # bytes that the stream has accepted, None until the connection reports it
         self._failure: GafferClientError | None = None
         self._ended = False
+        self._reader, self._read_at = 0, 0.0  # the thread that reads, and when it last did
+        self._writes_alone = False  # the pending write is of the thread that reads, or nobody reads
         self._news = threading.Condition()
         self._writing = threading.Lock()
         self._transport = transport
@@ -115,6 +117,7 @@ class IOChannel:
         Raises TimeoutError after `timeout` seconds without output, and Unreachable if the connection is lost.
         """
         with self._news:
+            self._reader, self._read_at = threading.get_ident(), time.monotonic()
             self._await(lambda: bool(self._output), timeout)
             if not self._output:
                 return b""
@@ -153,6 +156,8 @@ class IOChannel:
             if self._reconnect:  # a lost connection needs to know what came before
                 self._await(lambda: self._accepted is not None, timeout)
             connection = self._connection
+            recently = time.monotonic() - self._read_at < FULL_TIMEOUT
+            self._writes_alone = not recently or self._reader == threading.get_ident()
             pending = self._expected = _Pending(id, data, connection, self._accepted)
             frame = pending.encode()
             self._news.notify_all()
@@ -288,12 +293,15 @@ class IOChannel:
             self._connection.send(again.encode())
 
     def _keep(self, data: bytes, offset: str) -> None:
-        # A response to a pending write may follow the output.
-        self._news.wait_for(lambda: self._kept < KEPT or self._expected or self._ended, FULL_TIMEOUT)
+        # The response to a write may follow the output, which nobody reads until the write has returned.
+        self._news.wait_for(
+            lambda: self._kept < KEPT or (self._expected and self._writes_alone) or self._ended, FULL_TIMEOUT
+        )
+        has_room = self._kept < KEPT
         self.offset = offset
         self._output.append(data)
         self._kept += len(data)
-        while self._kept > KEPT and len(self._output) > 1:
+        while not has_room and self._kept > KEPT and len(self._output) > 1:
             dropped = len(self._output.popleft())
             self._kept -= dropped
             self.lost += dropped

@@ -75,10 +75,10 @@ class HttpHandler:
     additional API routes. access: the access policy, by default only the manager's own user and root on this host.
     changer: makes the changes of jobs, by default at once. lookupds, webhooks: return the entries of lookup servers and
     webhooks in /health, keeper that of the keeper. lost_history: returns the number of entries missing from the
-    history, for /metrics. socket_store: keeps the listening sockets over a restart. limits: limits on requests and
-    connections. Other settings are passed to the Tornado application. Raises TypeError for
-    invalid endpoints or handlers, and ValueError for a handler that would never be called because its pattern matches
-    only paths of the API.
+    history, for /metrics. node_name: the name of the node, for /health. socket_store: keeps the listening sockets over
+    a restart. limits: limits on requests and connections. Other settings are passed to the Tornado application. Raises
+    TypeError for invalid endpoints or handlers, and ValueError for a handler that would never be called because its
+    pattern matches only paths of the API.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class HttpHandler:
         webhooks: WebhookStatus = list,
         keeper: KeeperStatus = lambda: None,
         lost_history: Callable[[], int] | None = None,
+        node_name: str | None = None,
         socket_gid: int | None = None,
         socket_store: SocketStore | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -109,6 +110,7 @@ class HttpHandler:
         self._webhooks = webhooks
         self._keeper = keeper
         self._lost_history = lost_history
+        self._node_name = node_name
         self._socket_gid = socket_gid
         self._socket_store = socket_store
         self._limits = limits
@@ -136,6 +138,7 @@ class HttpHandler:
             webhooks=self._webhooks,
             keeper=self._keeper,
             lost_history=self._lost_history,
+            node_name=self._node_name,
             limits=self._limits,
             extra=[self._rule(rule) for rule in self._handlers],
             **self._settings,

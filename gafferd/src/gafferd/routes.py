@@ -5,6 +5,7 @@ from gafferd import plugin_routes, reload_routes, upgrade_routes
 from gafferd.access import key_routes
 from gafferd.history import routes as history_routes
 from gafferd.sites import site_routes
+from gafferd.usage import routes as usage_routes
 
 __all__ = ["ROUTES", "WITHOUT_UI"]
 
@@ -13,6 +14,7 @@ WITHOUT_UI = [
     *reload_routes.ROUTES,
     *upgrade_routes.ROUTES,
     *history_routes.ROUTES,
+    *usage_routes.ROUTES,
     *plugin_routes.ROUTES,
     *site_routes.ROUTES,
 ]

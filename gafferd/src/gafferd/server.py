@@ -60,6 +60,7 @@ from gafferd.state.durable import DurableJobs
 from gafferd.state.identity import Identity
 from gafferd.state.lock import StateLock
 from gafferd.upgrader import Upgrader
+from gafferd.usage.recorder import UsageRecorder
 from gafferd.watching import Watching
 
 logger = logging.getLogger(__name__)
@@ -195,6 +196,7 @@ class Server:
         file = FileOnDisk(path, config) if path is not None else None
         reloader = Reloader(self.effective, file, jobs, webhooks, plugins, service, history)
         upgrader = Upgrader(keeper, history)
+        usage = UsageRecorder(self.settings.usage_interval) if self.settings.usage_history else None
         http = HttpHandler(
             [*self.endpoints, *self._own_socket(f"unix:{state.socket_path}")],
             access=replace(self.policy, cookie=logins.cookie, resume=logins.resume),
@@ -211,7 +213,9 @@ class Server:
             webhooks=webhooks.status,
             keeper=lambda: keeper.state if keeper is not None else None,
             lost_history=lambda: history.lost,
+            node_name=name,
             history=history,
+            usage=usage,
             socket_gid=next(iter(self.settings.socket_group or ()), None),
             socket_store=keeper,
         )
@@ -221,7 +225,7 @@ class Server:
         try:
             watching = [Watching()] if self.settings.watch else []
             storing = [durable] if self.settings.keep_jobs else []
-            following = [reloader, upgrader, Drift(jobs, file)]
+            following = [reloader, upgrader, Drift(jobs, file), *([usage] if usage is not None else [])]
             apps = [service, ExitLog(), history, *self._console(), webhooks, *storing, *following, http, announcer]
             manager.start([*([keeper] if keeper is not None else []), *apps, *watching, plugins])
             startup.spare_collector()  # no Popen object exists yet, see Reaper

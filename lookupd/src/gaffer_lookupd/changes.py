@@ -50,7 +50,7 @@ class Changes(Protocol):
 
     def publish(self, change: Change) -> None: ...
 
-    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int) -> None: ...
+    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int, clock: float) -> None: ...
 
 
 class ChangeLog(Log[Change]):
@@ -70,9 +70,9 @@ class ChangeLog(Log[Change]):
             self.append(change)
             self.history.observe(change.message)
 
-    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int) -> None:
-        """Record events that a node reports in the history, and the number of lost ones before them."""
-        self.history.report(node, events, lost)
+    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int, clock: float) -> None:
+        """Record events that a node reports in the history; see History.report for the arguments."""
+        self.history.report(node, events, lost, clock)
 
     def close(self) -> None:
         super().close()
@@ -148,9 +148,9 @@ class Publisher:
             }
         )
 
-    def report(self, node: Node, events: Sequence[ReportedEvent], lost: int) -> None:
-        """Publish events that a node reports, which are no changes."""
-        self._changes.report(node.info, events, lost)
+    def report(self, node: Node, events: Sequence[ReportedEvent], lost: int, clock: float) -> None:
+        """Publish events that a node reports, which are no changes; see History.report for the arguments."""
+        self._changes.report(node.info, events, lost, clock)
 
     def forget(self, tombstone: Tombstone) -> None:
         """Publish that a tombstone was discarded."""

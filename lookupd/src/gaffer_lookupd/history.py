@@ -1,14 +1,14 @@
 """The history of the cluster: what lookupd sees of the nodes, and what they report. In memory, bounded.
 
-An entry is numbered in the order of arrival; its time is that of the node that reports it, so that later entries can be
-older.
+An entry is numbered in the order of arrival. What a node reports can be older than earlier entries. Times are by the
+clock of lookupd: what a node reports says how long ago it was.
 """
 
 import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-from gaffer.schemas.history import Outcome
+from gaffer.schemas.history import Outcome, describe
 from gaffer.schemas.lookup import ClusterEntry, Message, NodeInfo, NodeMessage
 from gaffer.schemas.messages import ReportedEvent
 from gaffer.streams.rings import Log
@@ -46,17 +46,19 @@ class History(Log[ClusterEntry]):
         elif content["event"] in _NODE_EVENTS:
             self._observe_node(cast(NodeMessage, message), cast(NodeInfo, message))
 
-    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int) -> None:
-        """Record events that a node reports, `lost` of which are missing before them."""
+    def report(self, node: NodeInfo, events: Sequence[ReportedEvent], lost: int, clock: float) -> None:
+        """Record events that a node reports when its `clock` shows this time; `lost` ones are missing before them."""
+        now = time.time()
         if lost:
             self._add(node, "events lost", "failed", count=lost)
         for event in events:
             self._append(
                 {
                     "id": self.end,
-                    "at": event.at,
+                    "at": round(max(0.0, now - max(0.0, clock - event.at)), 3),
                     "kind": event.kind,
                     "action": event.action,
+                    "what": describe(event.kind, event.action, event.route, event.details),
                     "route": event.route,
                     "outcome": event.outcome,
                     "caller": event.caller,
@@ -109,6 +111,7 @@ class History(Log[ClusterEntry]):
                 "at": round(time.time(), 3),
                 "kind": "node",
                 "action": action,
+                "what": action,
                 "route": None,
                 "outcome": outcome,
                 "caller": None,
@@ -139,5 +142,5 @@ def matches(entry: ClusterEntry, *, text: str = "", node: str = "", job: str = "
 
 
 def _text_of(entry: ClusterEntry) -> str:
-    shown = (entry["node"], entry["job"], entry["action"], entry["outcome"], entry["error"], *entry["details"].values())
+    shown = (entry["node"], entry["job"], entry["what"], entry["outcome"], entry["error"], *entry["details"].values())
     return "\n".join(str(each) for each in shown if each is not None).lower()

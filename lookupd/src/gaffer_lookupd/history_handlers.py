@@ -80,10 +80,10 @@ class ClusterHistoryHandler(_HistoryBase):
 
         Entries are what lookupd sees of nodes (joined, silent, heard again, draining, name conflict, expired and the
         like), and what nodes report of themselves: failed exits of processes, flapping, rollouts, and calls that
-        changed something. They are in the order of arrival; `at` is the time of the node. The `caller` is null unless
-        the reader has the cluster key or is a local caller with lookupd's own user. lookupd keeps the newest 5,000
-        entries since its start, `begun` in seconds since 1970, of which it `dropped` older ones. Nodes repeat their
-        newest 50 to a lookupd that has started again.
+        changed something. They are in the order of arrival; `at` is by the clock of lookupd. The `caller` is null
+        unless the reader has the cluster key or is a local caller with lookupd's own user. lookupd keeps the newest
+        5,000 entries since its start, `begun` in seconds since 1970, of which it `dropped` older ones. Nodes repeat
+        their newest 50 to a lookupd that has started again.
         """
         query = self.query_as(ClusterHistoryQuery)
         history, epoch = self.application.history, self.application.registry.epoch

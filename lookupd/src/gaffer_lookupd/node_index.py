@@ -1,5 +1,6 @@
 """What is searched of the nodes and their jobs: rows that are made again when their node changes."""
 
+import time
 from collections.abc import Generator, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
@@ -193,13 +194,29 @@ def _not_ready(node: Node) -> int:
 def _found_node(node: Node, key: str, now: float) -> FoundNode:
     return {
         "key": key,
-        "lookupds": cast(list[NodeLink] | None, node.links),  # identical as JSON
+        "lookupds": _links(node, now),
         **node.info,
         "age_ms": max(0, round((now - node.heard) * 1000)),
         "jobs": len(node.jobs),
         "not_ready": _not_ready(node),
         "processes": node.size.processes,
     }
+
+
+def _links(node: Node, now: float) -> list[NodeLink] | None:
+    if node.links is None:
+        return None
+    wall = time.time()
+    return [
+        {
+            "address": link.address,
+            "connected": link.connected,
+            "since": round(wall - seconds, 3),
+            "epoch": link.epoch,
+            "error": link.error,
+        }
+        for link, seconds in zip(node.links, node.link_ages(now), strict=True)
+    ]
 
 
 def _found_job(node: Node, key: str, job_name: str) -> FoundNodeJob:

@@ -42,7 +42,7 @@ class _Peer:
         self.epochs: Counter[str] = Counter()
         self.missing: list[MissingNode] = []
 
-    def add(self, node: Node, link: LookupLink, now: float) -> None:
+    def add(self, node: Node, link: LookupLink, seconds: float, now: float) -> None:
         self.nodes += 1
         if link.epoch is not None:
             self.epochs[link.epoch] += 1
@@ -50,9 +50,9 @@ class _Peer:
             self.connected += 1
             return
         info = node.info
-        age = max(0, round((now - node.heard) * 1000))
+        since, age = round(time.time() - seconds, 3), max(0, round((now - node.heard) * 1000))
         self.missing.append(
-            {"name": info["name"], "id": info["id"], "since": link.since, "error": link.error, "age_ms": age}
+            {"name": info["name"], "id": info["id"], "since": since, "error": link.error, "age_ms": age}
         )
 
     def describe(self, address: str, own_epoch: str) -> LookupPeer:
@@ -74,8 +74,8 @@ def _peers(registry: Registry, now: float) -> Generator[None, None, LookupPeers]
     for number, node in enumerate(list(registry.nodes), 1):
         if node.links is None:
             silent += 1
-        for link in node.links or ():
-            found.setdefault(link.address, _Peer()).add(node, link, now)
+        for link, age in zip(node.links or (), node.link_ages(now), strict=True):
+            found.setdefault(link.address, _Peer()).add(node, link, age, now)
         if number % _STEP == 0:
             yield
     first = sorted(found.items(), key=lambda item: (-item[1].nodes, item[0]))[:_MAX_PEERS]

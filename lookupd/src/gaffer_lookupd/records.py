@@ -84,6 +84,7 @@ class Node:
         "jobs",
         "key",
         "links",
+        "links_time",
         "overdue",
         "parts",
         "report_room",
@@ -111,6 +112,7 @@ class Node:
         self.resync = False
         self.sent_window = 0.0  # the reconnect window last sent to the node
         self.links: list[LookupLink] | None = None  # to its lookupds, as it reported
+        self.links_time = now, 0.0  # when it did, and what its own clock said then
         self.reported = 0  # events
         self.report_room = REPORT_ROOM
         self.report_time = now
@@ -134,6 +136,11 @@ class Node:
         self.heard = self.silent_since = now
         self.overdue = False
         self.resync = True
+
+    def link_ages(self, now: float) -> list[float]:
+        """Return how long each of its links has been as it is, in seconds."""
+        reported, clock = self.links_time
+        return [max(0.0, now - reported + clock - link.since) for link in self.links or ()]
 
     def admit_reports(self, count: int, now: float) -> int:
         """Return how many of `count` events of the node are recorded, so that one node does not displace the others."""

@@ -217,7 +217,7 @@ class Registry:
         """Record what the node of the session reports; raises Refused (404)."""
         node = self.identified(session)
         if report.lookupds is not None:
-            node.links = report.lookupds
+            node.links, node.links_time = report.lookupds, (now, report.now)
         if not report.events:
             return
         end = report.first + len(report.events)
@@ -225,7 +225,7 @@ class Registry:
         new = report.events[max(0, node.reported - report.first) :]
         node.reported = max(node.reported, end)
         admitted = node.admit_reports(len(new), now)
-        self._publish.report(node, new[len(new) - admitted :], lost + len(new) - admitted)
+        self._publish.report(node, new[len(new) - admitted :], lost + len(new) - admitted, report.now)
 
     def leave(self, session: int, now: float, seq: int | None = None) -> None:
         """Remove a node that disconnects on purpose, as its change `seq`, and end its session. Raises Refused (404)."""

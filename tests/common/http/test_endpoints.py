@@ -44,6 +44,7 @@ async def test_health() -> None:
     assert health.pop("uptime") >= 0
     assert health == {
         "status": "ok",
+        "name": None,
         "version": gaffer.__version__,
         "pid": os.getpid(),
         "jobs": 1,

@@ -43,11 +43,11 @@ class HealthHandler(NodeHandler):
 
     @operation(bodies.HealthInfo)
     def get(self) -> None:
-        """Return `{"status", "version", "pid", "uptime", "jobs", "processes", "lookupds", "webhooks",
+        """Return `{"status", "name", "version", "pid", "uptime", "jobs", "processes", "lookupds", "webhooks",
         "state_error", "keeper"}`.
 
-        `status` is `ok`, `draining` or `stopping`; `pid` is the process id of gafferd; `uptime` is in seconds;
-        `jobs` and `processes` are counts;
+        `status` is `ok`, `draining` or `stopping`; `name` is that of the node in lookupds, null if it has none; `pid`
+        is the process id of gafferd; `uptime` is in seconds; `jobs` and `processes` are counts;
         `lookupds` lists the lookup servers as `{"address", "connected", "error"}`; `webhooks`
         lists the URLs of webhooks as `{"url", "pending", "dropped", "delivered", "failed", "unsaved", "last_error"}`;
         `state_error` says why changes of jobs can't be stored, so that they are refused, and is null otherwise;
@@ -57,6 +57,7 @@ class HealthHandler(NodeHandler):
         self.reply(
             {
                 "status": "stopping" if not manager.active else "draining" if manager.draining else "ok",
+                "name": self.application.node_name,
                 "version": __version__,
                 "pid": os.getpid(),
                 "uptime": round(self.application.uptime, 3),

@@ -53,6 +53,7 @@ class NodeApplication(Application):
 
     `changer` makes the changes of jobs. `lookupds` returns the status of the lookup servers for /health, `webhooks`
     that of the webhooks, `keeper` that of the keeper, `lost_history` the number of entries missing from the history.
+    `node_name` is the name of the node, if it has one.
     Set `count_connections` to the function that counts the connections for /metrics.
     """
 
@@ -67,6 +68,7 @@ class NodeApplication(Application):
         webhooks: WebhookStatus = list,
         keeper: KeeperStatus = lambda: None,
         lost_history: Callable[[], int] | None = None,
+        node_name: str | None = None,
         extra: Sequence[Any] = (),
         **settings: Any,
     ) -> None:
@@ -77,6 +79,7 @@ class NodeApplication(Application):
         self.webhooks = webhooks
         self.keeper = keeper
         self.lost_history = lost_history
+        self.node_name = node_name
         self.response_cache = ResponseCache(manager)
         self.index = JobIndex(manager)
         self.feeds: set[Lasting] = set()

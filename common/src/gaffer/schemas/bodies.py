@@ -58,6 +58,7 @@ class HealthInfo(TypedDict):
     status: Annotated[
         Literal["ok", "draining", "stopping"], Meta(description="`stopping`: it accepts no more commands.")
     ]
+    name: Later[Annotated[str | None, Meta(description="The name of the node in lookupds, if it has one.")]]
     version: str
     pid: Later[Annotated[int, Meta(description="The process id of gafferd.")]]
     uptime: Annotated[float, Meta(description="In seconds.")]

@@ -1,8 +1,11 @@
 """Schemas of the audit of a node: calls that change something, and what happens without a call."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypedDict
 
 from msgspec import Meta
+
+from gaffer.schemas.common import Later
 
 AUDIT = "audit"
 """The name of the event with each entry. It is sent only to subscribers that name it."""
@@ -52,11 +55,47 @@ class HistoryEntry(AuditEntry):
     id: int
 
 
+class DescribedEntry(HistoryEntry):
+    """An entry as it is listed."""
+
+    what: Later[Annotated[str, Meta(description="What happened, in the words of the command line.")]]
+
+
 class HistoryPage(TypedDict):
     """Entries of the history, newest first."""
 
-    entries: list[HistoryEntry]
+    entries: list[DescribedEntry]
     next: Annotated[int | None, Meta(description="The `before` that continues the list; null at its end.")]
+
+
+_JOB = "/jobs/{sid}/{job}"
+_WORDS = {
+    "POST /jobs/{sid}": "load",
+    f"PUT {_JOB}": "update",
+    f"DELETE {_JOB}": "unload",
+    f"POST {_JOB}/state": "start or stop",
+    f"POST {_JOB}/numprocesses": "scale",
+    f"POST {_JOB}/signal": "signal",
+    f"POST {_JOB}/commit": "commit",
+    "DELETE /{pid:digits}": "stop a process",
+    "POST /{pid:digits}/signal": "signal a process",
+    "POST /auth/session": "log in",
+    "DELETE /auth/session": "log out",
+    "POST /drain": "drain",
+    "DELETE /drain": "undrain",
+    **{f"POST {_JOB}/{verb}": verb for verb in ("restart", "reload", "disable", "enable", "rollback")},
+}
+_STATES = {"0": "stop", "1": "start"}  # of a call to change the state of a job
+_EVENTS = {("node", "start"): "node started", ("node", "stop"): "node stopped", ("job", "exit"): "failed exit"}
+
+
+def describe(kind: Kind, action: str, route: str | None, details: Mapping[str, Any]) -> str:
+    """Return what happened in the words of the command line; see AuditEntry for the arguments."""
+    if route == f"{_JOB}/state" and str(details.get("state")) in _STATES:
+        return _STATES[str(details["state"])]
+    if route is None:
+        return _EVENTS.get((kind, action), action.replace("_", " "))
+    return _WORDS.get(f"{action} {route}", f"{action} {route}")
 
 
 def new_entry(

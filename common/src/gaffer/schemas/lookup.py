@@ -267,12 +267,16 @@ class LookupPeers(TypedDict):
 
 
 class ClusterEntry(TypedDict):
-    """An entry of the history of the cluster, as in the history of a node. Values that do not apply are null."""
+    """An entry of the history of the cluster, as in the history of a node. Values that do not apply are null.
+
+    `what` is what happened, in the words of the command line.
+    """
 
     id: int
     at: float
     kind: Kind
     action: str
+    what: str
     route: str | None
     outcome: Outcome
     caller: str | None

@@ -168,7 +168,7 @@ class UnregisterProcess(_ProcessChange, tag="UNREGISTER_PROCESS"):
 class LookupLink(Struct, frozen=True, gc=False):
     """The connection of a node to one of its lookupds, which has been as it is since `since`, in seconds since 1970.
 
-    `epoch` is that of the lookupd when it last answered.
+    `address` is `http(s)://host[:port]`; `epoch` is that of the lookupd when it last answered.
     """
 
     address: Text
@@ -176,6 +176,10 @@ class LookupLink(Struct, frozen=True, gc=False):
     since: Time
     epoch: Annotated[str, Meta(max_length=64)] | None = None
     error: Text | None = None
+
+    def __post_init__(self) -> None:
+        if not is_origin(self.address):
+            raise ValueError(f"address {self.address!r} is not http(s)://host[:port] without an IPv6 scope")
 
 
 class ReportedEvent(Struct, frozen=True, omit_defaults=True):
@@ -197,10 +201,12 @@ class ReportedEvent(Struct, frozen=True, omit_defaults=True):
 class Report(_Request, tag="REPORT"):
     """What people want to know about the node.
 
-    lookupds: all lookupds that it announces to; null if unchanged. events: notable events in order, numbered since the
-    start of the node; `first` is the number of the first. What the lookupd has already is ignored.
+    now: the clock of the node, in seconds since 1970, to which its other times relate. lookupds: all lookupds that it
+    announces to; null if unchanged. events: notable events in order, numbered since the start of the node; `first` is
+    the number of the first. What the lookupd has already is ignored.
     """
 
+    now: Time
     lookupds: Annotated[list[LookupLink], Meta(max_length=MAX_LINKS)] | None = None
     events: Annotated[list[ReportedEvent], Meta(max_length=MAX_REPORTED)] = []
     first: Number = 0

@@ -10,6 +10,7 @@ first HEADER bytes say what must be known about them:
     40   what the log has: its offset, and the write to the log file that is under way, if any
     88   the same
     136  the end of what was written to the process, in a journal of its input
+    144  1 if somebody follows the output, and will be back
 
 The byte at offset N of the stream is at HEADER + N. Each field is written by one system call, after what it describes;
 what the log has changes with each line, so it is written to mapped memory, and one byte makes it valid.
@@ -34,8 +35,8 @@ _MAGIC = b"GAFJRNL1"
 _PAGE = 4096
 _OFFSET = struct.Struct("<Q")
 _LOG = struct.Struct("<6Q")
-_START_AT, _VALID_AT, _LOG_AT, _INPUT_AT = 24, 32, (40, 88), 136
-_HEADER = struct.Struct("<8s16s15Q")
+_START_AT, _VALID_AT, _LOG_AT, _INPUT_AT, _FOLLOWED_AT = 24, 32, (40, 88), 136, 144
+_HEADER = struct.Struct("<8s16s16Q")
 _EPOCH = re.compile(rb"[0-9a-f]{16}")
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -65,8 +66,9 @@ class Journal:
     """The journal in the memfd `fd`, which it closes. Data has offsets from `start` to `end`, that of an input more.
 
     A header that makes no sense, such as one of zeros, is replaced by that of a stream of which nothing was kept in a
-    log. `logged` is the offset up to which the log file has the output, `under_way` a write to it of which nobody knows
-    whether it was done. The methods for the log may be called in another thread than the others. All raise OSError.
+    log. `followed`: somebody follows the output. `logged` is the offset up to which the log file has the output,
+    `under_way` a write to it of which nobody knows whether it was done. The methods for the log may be called in
+    another thread than the others. All raise OSError.
     """
 
     def __init__(self, fd: int) -> None:
@@ -76,7 +78,7 @@ class Journal:
         if self.end < 0:
             self.end = os.lseek(fd, HEADER, os.SEEK_SET) - HEADER
         found = os.pread(fd, _HEADER.size, 0).ljust(_HEADER.size, b"\0")
-        magic, epoch, start, *_, accepted = _HEADER.unpack(found)
+        magic, epoch, start, *_, accepted, followed = _HEADER.unpack(found)
         self._valid = found[_VALID_AT] & 1
         logged, *under_way = _LOG.unpack_from(found, _LOG_AT[self._valid])
         known = magic == _MAGIC and _EPOCH.fullmatch(epoch) is not None
@@ -87,6 +89,7 @@ class Journal:
         is_valid = known and write.inode and write.size < write.grown and self.logged <= write.after <= self.end
         self.under_way = write if is_valid else None
         self.accepted = accepted if known and accepted >= self.end else self.end
+        self.followed = known and followed == 1
         self._released = self.start // _PAGE * _PAGE
         if not known:
             os.pwrite(fd, _header(self.epoch, self.accepted), 0)
@@ -142,6 +145,12 @@ class Journal:
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`, which is not before `start`."""
         return os.pread(self._fd, min(size, self.end - offset), HEADER + offset)
+
+    def follow(self, followed: bool) -> None:
+        """Note whether somebody follows the output."""
+        if followed != self.followed:
+            os.pwrite(self._fd, bytes([followed]), _FOLLOWED_AT)
+            self.followed = followed
 
     def release(self, offset: int) -> None:
         """Give back the memory of what is before `offset`, once that is worth a system call."""
@@ -205,7 +214,7 @@ def open_journal(fd: int, what: str) -> Journal | None:
 
 
 def _header(epoch: str, accepted: int) -> bytes:
-    return _HEADER.pack(_MAGIC, epoch.encode(), *([0] * 14), accepted)
+    return _HEADER.pack(_MAGIC, epoch.encode(), *([0] * 14), accepted, 0)
 
 
 def _map(fd: int) -> "ctypes.Array[ctypes.c_ubyte]":

@@ -33,6 +33,7 @@ _READS = 4  # maximum reads before yielding to the loop
 _LAST_READS = 64  # maximum reads of what a pipe still holds when its process has exited
 _FRESH = 0.25  # seconds
 _ATTENTION = 5.0  # seconds that a stream counts as followed after a reader has caught up
+_PATIENCE = 15.0  # seconds until readers of an earlier gafferd must be back and have caught up
 
 
 class Output:
@@ -63,7 +64,9 @@ class Output:
         self._large: bool | None = False  # None when the system refuses
         self._fast_at = 0.0
         self._calming: asyncio.TimerHandle | None = None
-        self._retention = Retention(ring.limit, ring.end, ring.start)
+        self._retention = Retention(
+            ring.limit, ring.end, ring.start, awaits=recording is not None and recording.followed
+        )
         self.ring = ring
         if ring.start < ring.end:
             ring.limit = LARGEST_LIMIT  # until the first data
@@ -74,6 +77,8 @@ class Output:
     def _readable(self) -> None:
         before, now = self.ring.end, self._loop.time()
         self.ring.limit = self._retention.limit(before, now, followed=self.ring.watchers > 0)
+        if self._recording is not None:
+            self._recording.follow(self._retention.is_followed(now))
         for _ in range(_READS):
             if not self._read() or self._held:
                 break
@@ -185,12 +190,14 @@ class Retention:
     """The limit of a ring: `usual` bytes, but at least the most recent data if the stream is being followed. No I/O.
 
     The system may delay any reader for a moment, in which a fast stream delivers more than is usually kept. And what an
-    earlier gafferd kept, from offset `start` to `end`, stays for readers that come back soon.
+    earlier gafferd kept, from offset `start` to `end`, stays for readers that come back soon. If it had some
+    (`awaits`), what arrives until they have caught up stays too.
     """
 
-    def __init__(self, usual: int, end: int = 0, start: int = 0) -> None:
+    def __init__(self, usual: int, end: int = 0, start: int = 0, *, awaits: bool = False) -> None:
         self._usual = usual
         self._kept = end - start
+        self._awaits = awaits
         self._awaited_until = None if self._kept else 0.0  # readers that come back; None until the first data
         self._followed_at = -_ATTENTION
         self._fresh = self._mark = end  # offsets; data after them is younger than 2 * _FRESH, and _FRESH
@@ -198,17 +205,23 @@ class Retention:
 
     def limit(self, end: int, now: float, *, followed: bool) -> int:
         """Return the ring's limit for reads that begin at offset `end`; `followed`: a reader has read up to there."""
+        if self._awaited_until is None:
+            self._awaited_until = now + (_PATIENCE if self._awaits else _ATTENTION)
         if followed:
             self._followed_at = now
-        if self._awaited_until is None:
-            self._awaited_until = now + _ATTENTION
-        if now < self._awaited_until:
-            return min(self._kept + self._usual, LARGEST_LIMIT)
+            self._awaits = False
         if now - self._marked_at >= _FRESH:
             self._fresh, self._mark, self._marked_at = self._mark, end, now
-        if now - self._followed_at >= _ATTENTION:
-            return self._usual
-        return max(self._usual, min(end - self._fresh + _READS * READ_SIZE, LARGEST_LIMIT))
+        limit = self._usual
+        if now < self._awaited_until:
+            limit = LARGEST_LIMIT if self._awaits else self._kept + self._usual
+        if now - self._followed_at < _ATTENTION:
+            limit = max(limit, end - self._fresh + _READS * READ_SIZE)
+        return min(limit, LARGEST_LIMIT)
+
+    def is_followed(self, now: float) -> bool:
+        """Return whether a reader follows the stream, or is expected to come back."""
+        return now - self._followed_at < _ATTENTION or (self._awaits and now < (self._awaited_until or 0.0))
 
 
 def _resize(fd: int | None, size: int) -> bool:

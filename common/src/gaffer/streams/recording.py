@@ -108,6 +108,16 @@ class Recording:
         """Whether the journal has data that was not read."""
         return self._journal is not None and self._ring.end < self._journal.end
 
+    @property
+    def followed(self) -> bool:
+        """Whether somebody followed the output, as the last `follow` said, perhaps that of an earlier gafferd."""
+        return self._journal is not None and self._journal.followed
+
+    def follow(self, followed: bool) -> None:
+        """Note whether somebody follows the output, for the next gafferd."""
+        if self._journal is not None:
+            self._journal.follow(followed)
+
     def _release(self, journal: Journal) -> None:
         """Give back what neither the ring nor the log file needs any more."""
         # Of what the log has, the last byte tells whether it is inside a line.

@@ -160,9 +160,9 @@ class Announcer:
         return Identify(msgid, self._name, origin, self._version, own.id, own.incarnation, self._labels, own.secret)
 
     def _report_links(self) -> None:
-        described = [link.describe() for link in self._links[:MAX_LINKS]]
+        described = [each for link in self._links if (each := link.describe()) is not None]
         for link in self._links:
-            link.report(described)
+            link.report(described[:MAX_LINKS])
 
     def _outgrow(self, incarnation: int) -> bool:
         """Exceed a later incarnation of this node that a lookupd has seen, on all connections."""

@@ -16,6 +16,7 @@ from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketError
 
 from gaffer.errors import BadRequest
+from gaffer.jobs.names import is_origin
 from gaffer.runtime import tls
 from gaffer.schemas.bodies import LookupdState
 from gaffer.schemas.messages import (
@@ -197,12 +198,12 @@ class Link:
 
     def report(self, lookupds: list[LookupLink] | None = None) -> None:
         """Send the state of the node's links and the events that the lookupd lacks, if it takes reports."""
-        if not (self.connected and self._takes_reports):
+        if not (self.connected and self._takes_reports) or self._leaving:
             return
         piece = self._reports.read(self._reported)
         self._reported = piece.end
         if piece.items or lookupds is not None:
-            self._post(Report(f"{_REPORT}{piece.end}", lookupds, piece.items, piece.offset))
+            self._post(Report(f"{_REPORT}{piece.end}", time.time(), lookupds, piece.items, piece.offset))
 
     def renew(self) -> None:
         """Reconnect after the identity of the node has changed."""
@@ -228,9 +229,12 @@ class Link:
         """Return the state of the connection, as shown by `/health`."""
         return {"address": self.address, "connected": self.connected, "error": self.error}
 
-    def describe(self) -> LookupLink:
-        """Return the state of the connection, as reported to lookupds."""
-        return LookupLink(self.address, self.connected, round(self._since, 3), self._epoch, self.error)
+    def describe(self) -> LookupLink | None:
+        """Return the state of the connection as reported to lookupds; None if the address is more than an origin."""
+        origin = self.url.replace("ws", "http", 1).removesuffix("/ws")
+        if not is_origin(origin):  # it may hold a password
+            return None
+        return LookupLink(origin, self.connected, round(self._since, 3), self._epoch, self.error)
 
     def _show(self) -> None:
         """Report the state of the connection if it has changed."""

@@ -307,6 +307,18 @@ class Settings:
         variable="GAFFER_CLUSTER_KEY_FILE",
         key="gaffer cluster_key_file",
     )
+    usage_history: bool = setting(
+        "keep the CPU and memory usage of processes, measured at intervals, in memory for the charts of the dashboard",
+        boolean,
+        True,
+        key="gaffer usage_history",
+    )
+    usage_interval: float = setting(
+        "seconds between two measurements of the usage history, which has 360 of each process",
+        timeout,
+        10.0,
+        key="gaffer usage_interval",
+    )
     webhook_secret_file: str | None = setting(
         "file with the key that signs the requests to webhooks; read again at a reload",
         existing_file,

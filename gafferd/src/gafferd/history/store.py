@@ -13,7 +13,7 @@ import msgspec
 from gaffer.jobs.names import DEFAULT_SESSION, parse_job_name, split_job_name
 from gaffer.runtime.background_writer import BackgroundWriter, write_fully
 from gaffer.runtime.trusted_files import UntrustedFile, open_log, open_trusted
-from gaffer.schemas.history import AuditEntry, HistoryEntry, HistoryPage, new_entry
+from gaffer.schemas.history import AuditEntry, DescribedEntry, HistoryEntry, HistoryPage, describe, new_entry
 from gaffer.streams.rotation import Rotation
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,11 @@ class Store:
         found = list(itertools.islice(filter(wanted.accepts, self.entries()), limit + 1))
         more = len(found) > limit
         del found[limit:]
-        return {"entries": found, "next": found[-1]["id"] if more and found else None}
+        entries: list[DescribedEntry] = [
+            {**entry, "what": describe(entry["kind"], entry["action"], entry["route"], entry["details"])}
+            for entry in found
+        ]
+        return {"entries": entries, "next": found[-1]["id"] if more and found else None}
 
     def entries(self) -> Iterator[HistoryEntry]:
         """Yield all entries that are written, newest first. Rotations meanwhile neither repeat nor hide any."""

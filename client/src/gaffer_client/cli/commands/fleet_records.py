@@ -41,7 +41,7 @@ def history(context: Context, args: Arguments, command: Command) -> int:
     limit, since = chosen_part(args)
     job = chosen_name(context, args)
 
-    def ask(server: Server, target: Target) -> "list[HistoryEntry]":
+    def ask(server: Server, target: Target) -> "Sequence[HistoryEntry]":
         return read_history(server, job, since, limit)["entries"]
 
     status, found = gather(context, args, [ALL_JOBS], "entries", ask)  # also of nodes that have the job no more

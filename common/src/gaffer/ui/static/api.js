@@ -8,6 +8,12 @@ export const allowance = signal(null) // the scopes and sessions of the caller, 
 
 export const ANSWER = 15_000 // ms that a daemon has to answer; streams have their own limit
 
+let nodeName = null // of the node that is called, once known
+
+// Where one is and acts: the address alone may be that of a tunnel, and the same for many nodes.
+export const whereabouts = () => (nodeName === null ? root.host : `${nodeName} at ${root.host}`)
+export const setNodeName = (name) => (nodeName = name)
+
 const TOKEN = "gaffer-token"
 const keys = new Map() // of nodes, by origin: in memory only, and sent only to the node for which each was entered
 
@@ -16,6 +22,7 @@ export function callAt(origin) {
   const next = origin === null ? home : new URL("./", origin)
   if (!["http:", "https:"].includes(next.protocol)) throw new TypeError(`no address of a node: ${origin}`)
   root = next
+  nodeName = null
   allowance.value = null
   needsLogin.value = null
 }
@@ -142,6 +149,7 @@ export function explain(error, base = root) {
   if (error instanceof NoAnswer) return `${base.host}: ${error.message}.`
   if (!(error instanceof ApiError)) {
     if (base.origin === home.origin) return "The server can't be reached."
+    if (home.protocol === "https:" && base.protocol === "http:") return `Browsers let a page of https not call ${base.origin}.`
     return `${base.origin} can't be reached from this page. Is it down, or does it lack --allowed-origin=${home.origin}?`
   }
   return error.hint ? `${error.message} — ${error.hint}` : error.message

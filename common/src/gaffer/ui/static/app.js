@@ -1,13 +1,14 @@
 // The shell of the dashboard: what serves it, where one is, keys that work everywhere.
-import {allowance, askForKey, callAt, get, home, isGuest, loadAllowance, logOut, needsLogin, root} from "./api.js"
+import {plainText} from "./ansi.js"
+import {allowance, askForKey, callAt, get, home, isGuest, loadAllowance, logOut, needsLogin, root, setNodeName, whereabouts} from "./api.js"
 import {Dialog, Messages} from "./dialog.js"
 import {html, render, useEffect, useState, useValue} from "./lib.js"
 import {Login} from "./login.js"
 import {followHistory, pageOf} from "./navigation.js"
 import {Palette, paletteOpen} from "./palette.js"
-import {Age, Connection, Problem} from "./parts.js"
+import {Age, Connection, Empty, Problem} from "./parts.js"
 import {href, route} from "./route.js"
-import {connection} from "./stream.js"
+import {connection, NO_STREAM} from "./stream.js"
 
 const NODE_PAGES = [
   {id: "jobs", label: "Jobs", load: async () => (await import("./jobs.js")).JobsPage},
@@ -40,6 +41,7 @@ function Site({at}) {
       callAt(node?.origin ?? null)
       setFound({health: null, node})
       const health = await get("/health")
+      setNodeName(health.name ?? null)
       await loadAllowance()
       setFound({health, node})
       setError(null)
@@ -55,8 +57,8 @@ function Site({at}) {
   }, [error])
   const {health, node} = found
   if (health === null) {
-    return html`<header class="top"><${Brand} /></header><main><${Login} onDone=${begin} />${error && !login && html`<div class="page"><${Problem} error=${error} retry=${begin} />
-      ${node && html`<p><a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">Open the dashboard of ${node.name} itself ↗</a></p>`}</div>`}</main>`
+    return html`<header class="top"><${Brand} /></header><main><${Login} onDone=${begin} />${node && !error && !login && html`<${Empty}>Asking ${plainText(node.name)} at ${root.host}…<//>`}${error && !login && html`<div class="page"><${Problem} error=${error} retry=${begin} />
+      ${node && html`<p><a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">Open the dashboard of ${plainText(node.name)} itself ↗</a></p>`}</div>`}</main>`
   }
   const cluster = "nodes" in health
   const pages = (cluster ? CLUSTER_PAGES : NODE_PAGES).map((page) => ({...page, href: href([page.id])}))
@@ -72,13 +74,13 @@ function Shell({pages, health, cluster, node, begin}) {
   const page = pages.find(({id}) => id === path[0]) ?? pages[0]
   const job = !cluster && path[0] === "jobs" && path[1]
   useEffect(() => {
-    if (!job) document.title = `${page.label} · ${root.host} · Gaffer`
+    if (!job) document.title = `${page.label} · ${health.name ?? root.host} · Gaffer`
   }, [page, job])
   useKeys()
   return html`<header class="top">
       <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus() }}>Skip to the content</a>
       <${Brand} />
-      <span class="where" title=${`gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${node.name}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
+      <span class="where" title=${`${cluster ? "cluster" : "node"} ${whereabouts()}, gaffer${cluster ? "_lookupd" : "d"} ${health.version}`}>${node ? html`<a href=${href([], {}, null)}>cluster</a> › node <b>${plainText(node.name)}</b> at <a href=${new URL("ui/", root).href} target="_blank" rel="noopener noreferrer">${root.host} ↗</a>` : health.name ? html`node <b>${health.name}</b> at ${root.host}` : html`${cluster ? "cluster at " : "node "}<b>${root.host}</b>`}</span>
       <nav aria-label="Pages">${pages.filter((each) => !each.aside).map((each) => html`<a key=${each.id} href=${each.href} aria-current=${each === page ? "page" : null}>${each.label}</a>`)}</nav>
       <span class="grow"></span>
       <button class="jump" onClick=${() => (paletteOpen.value = true)}>Jump to… <kbd>Ctrl K</kbd></button>
@@ -99,6 +101,7 @@ function Lazy({page, ...properties}) {
   const [Page, setPage] = useState(null)
   const [failed, setFailed] = useState(false)
   useEffect(() => {
+    connection.value = NO_STREAM
     page.load().then((found) => setPage(() => found), () => setFailed(true))
   }, [page.id])
   if (failed) return html`<div class="problem" role="alert">This page could not be loaded. <button onClick=${() => location.reload()}>Reload</button></div>`

@@ -1,10 +1,15 @@
-// Cpu and memory of the processes of a job. uPlot is loaded when the charts are opened. The node keeps no history of usage: charts
-// begin when the page is opened, and say so.
-import {clock, parseSize} from "./format.js"
-import {html, useEffect, useRef, useState} from "./lib.js"
+// Cpu, memory and restarts of a job: what the node measured before the page was opened, then what the page sees. uPlot is loaded
+// when the charts are opened.
+import {explain, get, jobPath} from "./api.js"
+import {clock} from "./format.js"
+import {html, useEffect, useRef, useScheme, useState, useValue} from "./lib.js"
+import {route, setQuery} from "./route.js"
 
 const HEIGHT = 160 // px
-const KEPT = 900 // measurements, half an hour
+const KEPT = 1800 // measurements of the page, an hour
+const EMPTY = {bySlot: new Map(), restarts: null}
+const PAUSE = 15 // seconds without a measurement, such as while the page was hidden: the node knows more then
+const MOST_LINES = 6
 
 let library = null
 function loadLibrary() {
@@ -19,30 +24,75 @@ function loadLibrary() {
 }
 
 const short = (value) => value.toFixed(value < 10 ? 1 : 0)
-const pidsOf = (samples) => [...new Set(samples.flatMap((each) => [...each.byPid.keys()]))].slice(-6)
+const known = (values) => values.filter((value) => typeof value === "number")
+const sum = (values) => (known(values).length ? known(values).reduce((total, value) => total + value, 0) : null)
 
-// Of each process: the number that `value` takes from its stats.
-const ofProcesses = (value) => (samples) =>
-  pidsOf(samples).map((pid) => ({label: `pid ${pid}`, values: samples.map((each) => (each.byPid.has(pid) ? value(each.byPid.get(pid)) : null))}))
+// A line for each process, by its slot; of many processes their sum and the highest value.
+const ofProcesses = (measure) => (samples) => {
+  const slots = [...new Set(samples.flatMap(({bySlot}) => [...bySlot.keys()]))].sort((a, b) => a - b)
+  const value = (sample, slot) => (sample.bySlot.has(slot) ? measure(sample.bySlot.get(slot)) : null)
+  if (slots.length <= MOST_LINES) return slots.map((slot) => ({label: slot ? `#${slot}` : "once", values: samples.map((each) => value(each, slot))}))
+  const all = samples.map((each) => slots.map((slot) => value(each, slot)))
+  return [
+    {label: "all processes", values: all.map(sum)},
+    {label: "highest", values: all.map((values) => (known(values).length ? Math.max(...known(values)) : null))},
+  ]
+}
 
 const CHARTS = [
-  {title: "CPU, percent of a processor", shown: short, series: ofProcesses((stats) => (typeof stats.cpu === "number" ? stats.cpu : null))},
-  {title: "Resident memory, MiB", shown: short, series: ofProcesses((stats) => (parseSize(stats.mem_info1) ?? NaN) / 2 ** 20)},
+  {title: "CPU, percent of a processor", shown: short, series: ofProcesses(({cpu}) => cpu)},
+  {title: "Resident memory, MiB", shown: short, series: ofProcesses(({memory}) => (memory === null ? null : memory / 2 ** 20))},
   {title: "Restarts", shown: String, series: (samples) => [{label: "restarts", values: samples.map((each) => each.restarts)}]},
 ]
 
-export function Charts({job, stats}) {
-  const [open, setOpen] = useState(false)
-  const samples = useRef([])
+// What the node measured, as samples of this page, in the time of its clock.
+function samplesOf({at, now, restarts, processes}) {
+  const ahead = Date.now() / 1000 - now
+  return at.map((time, index) => ({
+    at: time + ahead,
+    restarts: restarts[index],
+    bySlot: new Map(processes.filter(({cpu}) => cpu[index] !== null).map(({slot, cpu, memory}) => [slot, {cpu: cpu[index], memory: memory[index]}])),
+  }))
+}
+
+// An empty sample where none was taken for more than `most` seconds, so that no line leads over what is not known.
+const withGaps = (samples, most) => samples.flatMap((each, index) => (index > 0 && each.at - samples[index - 1].at > most ? [{...EMPTY, at: each.at - 0.001}, each] : [each]))
+
+// `usage` is {at, bySlot}: of each slot {cpu, memory}, measured at a time (ms).
+export function Charts({job, usage}) {
+  const open = useValue(route).query.get("charts") === "open"
+  const [past, setPast] = useState({samples: [], interval: null, problem: null})
+  const live = useRef([])
   const [begun] = useState(Date.now() / 1000)
+  async function load() {
+    try {
+      const found = await get(`${jobPath(job.name)}/usage`)
+      setPast({samples: samplesOf(found), interval: found.interval, problem: found.left_out > 0 ? `${found.left_out} processes of the node are not recorded: it has too many` : null})
+    } catch (error) {
+      setPast((last) => ({...last, problem: explain(error)}))
+    }
+  }
   useEffect(() => {
-    if (stats.at === null) return
-    samples.current.push({at: stats.at / 1000, byPid: stats.byPid, restarts: job.restarts})
-    if (samples.current.length > KEPT) samples.current.shift()
-  }, [stats.at])
-  return html`<section class="block"><h2><button class="disclosure" aria-expanded=${open} onClick=${() => setOpen(!open)}>Charts</button>
-    ${open && html`<small>since ${clock(samples.current[0]?.at ?? begun)}, when this page was opened; every 2 s</small>`}</h2>
-    ${open && html`<div class="charts">${CHARTS.map((chart) => html`<${Chart} key=${chart.title} title=${chart.title} shown=${chart.shown} series=${chart.series(samples.current)} times=${samples.current.map((each) => each.at)} />`)}</div>`}
+    if (open) load()
+  }, [open])
+  useEffect(() => {
+    if (usage.at === null) return
+    const at = usage.at / 1000
+    const last = live.current.at(-1)?.at ?? at
+    if (open && at - last > PAUSE && past.interval !== null) {
+      live.current = []
+      load()
+    }
+    live.current.push({at, bySlot: usage.bySlot, restarts: job.restarts})
+    if (live.current.length > KEPT) live.current.shift()
+  }, [usage.at])
+  const first = live.current[0]?.at ?? begun
+  const samples = withGaps([...past.samples.filter(({at}) => at < first), ...live.current], Math.max(PAUSE, 3 * past.interval))
+  const since = clock(samples[0]?.at ?? begun)
+  return html`<section class="block"><h2><button class="disclosure" aria-expanded=${open} onClick=${() => setQuery({charts: open ? null : "open"})}>Charts</button>
+    ${open && html`<small>${past.samples.length ? `since ${since}, every ${past.interval} s; from ${clock(first)} on every 2 s` : `since ${since}, every 2 s`}</small>`}</h2>
+    ${open && past.problem && html`<p class="dim">${past.problem}</p>`}
+    ${open && html`<div class="charts">${CHARTS.map((chart) => html`<${Chart} key=${chart.title} title=${chart.title} shown=${chart.shown} series=${chart.series(samples)} times=${samples.map((each) => each.at)} />`)}</div>`}
   </section>`
 }
 
@@ -52,6 +102,7 @@ function Chart({title, shown, series, times}) {
   const box = useRef(null)
   const plot = useRef(null)
   const [error, setError] = useState(null)
+  const scheme = useScheme()
   const labels = series.map((each) => each.label)
   const data = [times, ...series.map((each) => each.values)]
   useEffect(() => {
@@ -68,8 +119,8 @@ function Chart({title, shown, series, times}) {
       plot.current?.destroy()
       plot.current = null
     }
-  }, [labels.join()])
-  useEffect(() => plot.current?.setData(data), [times.at(-1)])
+  }, [labels.join(), scheme])
+  useEffect(() => plot.current?.setData(data), [times[0], times.at(-1)])
   const last = series.map(({label, values}) => `${label} ${typeof values.at(-1) === "number" ? shown(values.at(-1)) : "ended"}`)
   return html`<figure class="chart"><figcaption>${title}</figcaption><div ref=${box} role="img" aria-label=${`${title}: ${last.join(", ")}`}></div>${error && html`<p class="bad">${error}</p>`}</figure>`
 }

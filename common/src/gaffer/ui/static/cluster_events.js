@@ -2,12 +2,12 @@
 import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {clock, date, moment, number, plural} from "./format.js"
-import {detailsOf, isBad, whatOf} from "./history.js"
+import {detailsOf, isBad} from "./history.js"
 import {html, useEffect, useMemo, useState, useValue} from "./lib.js"
-import {Age, Empty, Problem} from "./parts.js"
+import {Age, Empty, Problem, Time} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useStableRows} from "./stable.js"
-import {connection, follow, HEARTBEAT} from "./stream.js"
+import {connection, follow, HEARTBEAT, lost} from "./stream.js"
 
 const PAGE = 500 // entries
 const MOST = 2000 // entries that the page keeps
@@ -43,7 +43,9 @@ function useHistory(filter) {
       } catch (error) {
         if (abort.signal.aborted) return
         setState((old) => ({...old, error}))
-        if (!error.status) timer = setTimeout(load, RETRY)
+        if (error.status) return
+        if (stop === null) lost(error)
+        timer = setTimeout(load, RETRY)
       }
     }
     load()
@@ -127,7 +129,7 @@ export function ClusterEventsPage() {
 // What the entries of a line have in common; of jobs, else what the newest says.
 function summary(entries) {
   const [newest] = entries
-  const details = new Set(entries.map(detailsOf)).size === 1 ? detailsOf(newest) : newest.job ? `last: ${detailsOf(newest)}` : ""
+  const details = new Set(entries.map(detailsOf)).size === 1 ? detailsOf(newest) : newest.job && detailsOf(newest) ? `last: ${detailsOf(newest)}` : ""
   const caller = entries.every((entry) => entry.caller === newest.caller) ? newest.caller : null
   return {...newest, caller, text: details}
 }
@@ -138,17 +140,14 @@ function Group({group, open, toggle}) {
   const several = group.entries.length > 1
   return html`<li class=${isBad(newest) ? "bad" : ""}><div class="row">
       ${several ? html`<button class="opener" aria-expanded=${open} aria-label=${`${open ? "Hide" : "Show"} ${group.entries.length} entries`} onClick=${() => toggle(group.key)}>${open ? "▾" : "▸"}</button>` : html`<span class="opener" aria-hidden="true"></span>`}
-      <time>${clock(newest.at)}</time>
-      <span class="what">${nodeWord(newest)}</span>
-      ${group.count > 1 && html`<span class="count-tag">${number(group.count)} times${several ? `, since ${moment(group.entries.at(-1).at)}` : ""}</span>`}
+      <${Time} at=${newest.at} as=${clock} />
+      <span class="what">${plainText(newest.what)}</span>
+      ${group.count > 1 && html`<span class="count-tag">${number(group.count)} times${several && html`, since <${Time} at=${group.entries.at(-1).at} />`}</span>`}
       <${Subject} entry=${newest} nodes=${nodes} />
       <${Facts} entry=${summary(group.entries)} /></div>
-    ${several && open && html`<ol>${group.entries.map((entry) => html`<li key=${entry.id} class="row"><time>${moment(entry.at)}</time>${entry.count > 1 && html`<span class="count-tag">${number(entry.count)} times</span>`}<${Subject} entry=${entry} nodes=${entry.node === null ? [] : [entry]} /><${Facts} entry=${entry} /></li>`)}</ol>`}
+    ${several && open && html`<ol>${group.entries.map((entry) => html`<li key=${entry.id} class="row"><${Time} at=${entry.at} />${entry.count > 1 && html`<span class="count-tag">${number(entry.count)} times</span>`}<${Subject} entry=${entry} nodes=${entry.node === null ? [] : [entry]} /><${Facts} entry=${entry} /></li>`)}</ol>`}
   </li>`
 }
-
-// What happened; to a node as a whole, in other words than to a job.
-const nodeWord = (entry) => (entry.kind === "node" && ["start", "stop"].includes(entry.action) ? `node ${entry.action === "start" ? "started" : "stopped"}` : plainText(whatOf(entry)))
 
 const NodeLink = ({entry: {node, node_id: id}}) => (id ? html`<a href=${href([], {}, id)}>${plainText(node)}</a>` : plainText(node))
 

@@ -1,5 +1,5 @@
 // The confirmation of an action: it names the targets and the node, and shows the equivalent command.
-import {act, ANSWER, explain, NoAnswer, root} from "./api.js"
+import {ANSWER, NoAnswer, act, explain, root, whereabouts} from "./api.js"
 import {announce, closeDialog, openDialog} from "./dialog.js"
 import {plural} from "./format.js"
 import {html, useEffect, useRef, useState} from "./lib.js"
@@ -13,8 +13,11 @@ export function confirmAction(action, targets, given = {}) {
 }
 
 // What to write about an action that failed on `base`.
-export const whatFailed = (error, base) =>
-  error instanceof NoAnswer ? `No answer after ${ANSWER / 1000} s. It may have been done.` : error.constructor === Error ? error.message : explain(error, base)
+export function whatFailed(error, base) {
+  if (error instanceof NoAnswer) return `No answer after ${ANSWER / 1000} s. It may have been done.`
+  if (error.constructor === Error) return error.message
+  return error.status ? explain(error, base) : `${explain(error, base)} If the connection ended only now, it may have been done.`
+}
 
 // The way to see whether it was done.
 function Look({target}) {
@@ -62,7 +65,7 @@ function Confirmation({action, targets, given}) {
   const one = targets.length === 1
   return html`<form class="confirm" onSubmit=${submit}>
     <h2 id="dialog-title">${action.label} ${one ? nameOf(targets[0]) : plural(targets.length, "job")}</h2>
-    <p class="where">on node <strong>${root.host}</strong></p>
+    <p class="where">on node <strong>${whereabouts()}</strong></p>
     ${!one && html`<ul class="targets">${targets.map((each) => html`<li key=${each.name}>${each.name}</li>`)}</ul>`}
     ${fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${values[field.name]}
       onChange=${(value) => setValues({...values, [field.name]: value})} />`)}

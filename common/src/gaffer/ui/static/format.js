@@ -29,12 +29,6 @@ export function percent(value) {
 
 export const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"))
 
-// "51M" as in the stats of a process, in bytes.
-export function parseSize(text) {
-  const match = /^([\d.]+)([KMGTB]?)$/.exec(text ?? "")
-  return match ? Number(match[1]) * 1024 ** "BKMGT".indexOf(match[2] || "B") : null
-}
-
 const pad = (value) => String(value).padStart(2, "0")
 
 export function clock(seconds) {
@@ -101,8 +95,10 @@ export function ending(exit) {
   return exit.term_signal ? `SIG${SIGNALS[exit.term_signal] ?? ` ${exit.term_signal}`}` : "unknown"
 }
 
-// The same with the reason, unless that says no more.
-export const endingWithReason = (exit) => [...new Set([ending(exit), exit.reason])].join(", ")
+// The reason, unless how the process ended says as much.
+export const reasonOfEnd = (exit) => (["exited", "signaled", ending(exit)].includes(exit.reason) ? null : exit.reason)
+
+export const endingWithReason = (exit) => [ending(exit), reasonOfEnd(exit)].filter(Boolean).join(", ")
 
 // Whether it was no failure of the process.
 export const wasExpected = (exit) => exit.exit_code === 0 || EXPECTED.includes(exit.reason)

@@ -2,7 +2,7 @@
 import {plainText} from "./ansi.js"
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {clock, date, duration, ending, inLocalTime} from "./format.js"
+import {clock, date, duration, endingWithReason, inLocalTime} from "./format.js"
 import {html, useEffect, useState, useValue} from "./lib.js"
 import {Empty, JobLink, kindOf, Problem, ServerText, Time} from "./parts.js"
 import {route, setQuery} from "./route.js"
@@ -10,30 +10,10 @@ import {route, setQuery} from "./route.js"
 const LIMIT = 100
 const BAD = ["flap", "failed", "start_failed", "rollout_failed", "not_live", "limit_exceeded"]
 
-const JOB = "/jobs/{sid}/{job}"
-// Calls in the words of the command line.
-const WORDS = {
-  "POST /jobs/{sid}": "load",
-  [`PUT ${JOB}`]: "update",
-  [`DELETE ${JOB}`]: "unload",
-  [`POST ${JOB}/state`]: "start or stop",
-  [`POST ${JOB}/numprocesses`]: "scale",
-  [`POST ${JOB}/signal`]: "signal",
-  [`POST ${JOB}/commit`]: "commit",
-  "DELETE /{pid:digits}": "stop a process",
-  "POST /{pid:digits}/signal": "signal a process",
-  "POST /auth/session": "log in",
-  "DELETE /auth/session": "log out",
-  "POST /drain": "drain",
-  "DELETE /drain": "undrain",
-  exit: "failed exit",
-}
-for (const name of ["restart", "reload", "disable", "enable", "rollback"]) WORDS[`POST ${JOB}/${name}`] = name
-
 export function HistoryPage() {
   const {query} = useValue(route)
   return html`<section class="page" aria-label="History"><h1 class="hidden">History</h1><div class="toolbar">
-      <input id="search" type="search" placeholder="Job or session, such as shop.web  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
+      <input id="search" type="search" placeholder="Job or session  ( / )" aria-label="Job or session" value=${query.get("job") ?? ""} onChange=${(event) => setQuery({job: event.target.value.trim()})} />
     </div><${HistoryList} job=${query.get("job")} named /></section>`
 }
 
@@ -86,31 +66,34 @@ export function HistoryList({job = null, named = false}) {
 
 function merge(first, second) {
   const known = new Set(first.map((entry) => entry.id))
-  return [...first, ...second.filter((entry) => !known.has(entry.id))]
+  return [...first, ...second.filter((entry) => !known.has(entry.id))].sort((a, b) => b.at - a.at)
 }
 
-// What happened, in words.
-export const whatOf = ({action, route: path}) => WORDS[path ? `${action} ${path}` : action] ?? (path ? `${action} ${path}` : action)
+const TIMES = ["at", "until", "next_run", "since"] // seconds since 1970
+
+function valueOf(name, value) {
+  if (TIMES.includes(name) && typeof value === "number") return new Date(value * 1000).toISOString()
+  return typeof value === "object" ? JSON.stringify(value) : value
+}
 
 export const isBad = ({action, outcome}) => BAD.includes(action) || outcome === "failed"
 
 // The details of an entry as text.
 export function detailsOf({action, details}) {
   if (action === "exit" && "exit_code" in details) {
-    const reason = ["exited", "signaled"].includes(details.reason) ? "" : `, ${details.reason}`
-    return `${ending(details)}${reason} after ${duration(details.uptime)}`
+    return `${endingWithReason(details)} after ${duration(details.uptime)}`
   }
-  return plainText(Object.entries(details).map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${typeof value === "object" ? JSON.stringify(value) : value}`)).join(", "))
+  const shown = Object.entries(details).filter(([name, value]) => !(name === "state" && ["0", "1"].includes(String(value)))) // the action says it
+  return plainText(shown.map(([name, value]) => (["reason", "message"].includes(name) ? String(value) : `${name} ${valueOf(name, value)}`)).join(", "))
 }
 
 function Entry({entry, named}) {
   const {kind, action, route: path, outcome, caller, address} = entry
   const bad = isBad(entry)
-  const what = whatOf(entry)
   const text = detailsOf(entry)
   return html`<li class=${bad ? "bad" : kindOf(outcome)}>
     <${Time} at=${entry.at} as=${clock} />
-    <span class="what" title=${path ? `${action} ${path}` : null}>${what}</span>
+    <span class="what" title=${path ? `${action} ${path}` : null}>${entry.what}</span>
     ${named && entry.job && html`<${JobLink} name=${entry.job} />`}
     ${entry.pid && html`<span class="dim">pid ${entry.pid}</span>`}
     ${outcome !== "ok" && kind !== "job" && html`<b class="bad">${outcome}${entry.error ? `: ${entry.error}` : ""}</b>`}

@@ -1,6 +1,6 @@
 // The jobs of the node.
 import {ACTIONS} from "./actions.js"
-import {may, root} from "./api.js"
+import {may, whereabouts} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {bytes, endingWithReason, inLocalTime, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
@@ -43,7 +43,7 @@ export function JobsPage() {
   }
 
   return html`<section class="page" aria-label="Jobs">
-    <h1 class="hidden">Jobs of ${root.host}</h1>
+    <h1 class="hidden">Jobs of ${whereabouts()}</h1>
     <div class="toolbar">
       <input id="search" type="search" placeholder="Search jobs  ( / )" aria-label="Search jobs" value=${params.q}
         onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
@@ -80,12 +80,14 @@ function Row({job, chosen, toggle}) {
     <td class="c-name" title=${job.name}><${JobLink} name=${job.name} /></td>
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
     <td class="c-reason dim" title=${inLocalTime(detail)}><${ServerText} text=${detail} /></td>
-    <td class="num c-restarts" data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
-    <td class="num c-uptime" data-label="up"><${Uptime} seconds=${job.uptime} /></td>
-    <td class="num c-cpu" data-label="cpu">${percent(job.cpu)}</td>
-    <td class="num c-memory" data-label="memory">${bytes(job.memory)}</td>
+    <td class=${`num c-restarts${nil(job.restarts || null)}`} data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
+    <td class=${`num c-uptime${nil(job.uptime)}`} data-label="up"><${Uptime} seconds=${job.uptime} /></td>
+    <td class=${`num c-cpu${nil(job.cpu)}`} data-label="cpu">${percent(job.cpu)}</td>
+    <td class=${`num c-memory${nil(job.memory)}`} data-label="memory">${bytes(job.memory)}</td>
   </tr>`
 }
+
+const nil = (value) => (value === null ? " nil" : "")
 
 function reasonOf(job) {
   if (job.disabled) return `disabled: ${job.disabled.reason}`

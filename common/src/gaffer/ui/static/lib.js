@@ -28,3 +28,16 @@ export function useInterval(callback, milliseconds) {
     }
   }, [milliseconds])
 }
+
+const dark = matchMedia("(prefers-color-scheme: dark)")
+
+// The colour scheme of the page: "dark" or "light".
+export function useScheme() {
+  const [scheme, setScheme] = useState(dark.matches ? "dark" : "light")
+  useEffect(() => {
+    const change = () => setScheme(dark.matches ? "dark" : "light")
+    dark.addEventListener("change", change)
+    return () => dark.removeEventListener("change", change)
+  }, [])
+  return scheme
+}

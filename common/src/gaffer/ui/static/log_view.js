@@ -12,7 +12,7 @@ export function LogView({lines, base, version, following, setFollowing, badge, m
   const lastBase = useRef(base)
 
   useEffect(() => {
-    const observer = new ResizeObserver(([entry]) => setSize(entry.contentRect.height))
+    const observer = new ResizeObserver(([{target}]) => setSize(target.clientHeight))
     observer.observe(box.current)
     return () => observer.disconnect()
   }, [])
@@ -33,9 +33,10 @@ export function LogView({lines, base, version, following, setFollowing, badge, m
 
   function onScroll() {
     const element = box.current
-    setTop(element.scrollTop)
     const atEnd = element.scrollHeight - element.scrollTop - element.clientHeight < HEIGHT * 1.5
-    if (atEnd !== following) setFollowing(atEnd)
+    const resized = element.clientHeight !== size // not scrolled by the user
+    setTop(element.scrollTop)
+    if (atEnd !== following && !resized) setFollowing(atEnd)
   }
 
   const first = Math.max(0, Math.floor(top / HEIGHT) - EXTRA)

@@ -8,6 +8,7 @@ import {LogPane} from "./log_pane.js"
 import {followLogs, request, sourceOf} from "./log_stream.js"
 import {Empty, Problem} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
+import {connection} from "./stream.js"
 
 const TAILS = ["1000", "10000", "100000", "all"]
 const BEFORE = 16_384 // bytes shown before a line that is linked to
@@ -29,7 +30,7 @@ export function LogsPage() {
       ${jobs.map((name, index) => html`<span key=${name} class=${`chip source ink-${index % COLORS}`}><a class="job" href=${href(["jobs", name, "logs"])}>${name}</a><button class="quiet" aria-label=${`Remove ${name}`} onClick=${() => setQuery({job: jobs.filter((each) => each !== name).join(",")})}>×</button></span>`)}
       <${AddJob} jobs=${jobs} />
     </div>
-    ${jobs.length === 0 ? html`<${Empty}>Choose the jobs whose logs to merge, here or by selecting them in the list of jobs.<//>` : html`<${Logs} jobs=${jobs} slots=${[]} />`}
+    ${jobs.length === 0 ? html`<${Empty}>Choose the jobs whose logs to merge, here or by selecting them in the list of jobs.<//>` : html`<${Logs} jobs=${jobs} slots=${[]} main />`}
   </section>`
 }
 
@@ -46,15 +47,20 @@ function AddJob({jobs}) {
     }, (problem) => abort.signal.aborted || setError(problem))
     return () => abort.abort()
   }, [typed])
-  function add(event) {
-    const name = event.target.value.trim()
-    setTyped(name)
-    if (!names.includes(name)) return
-    event.target.value = ""
+  function add(name) {
     setTyped("")
     setQuery({job: [...new Set([...jobs, name])].join(","), line: null})
   }
-  return html`<input class="add-job" list="job-names" placeholder="Add a job…" aria-label="Add a job" onInput=${add} />
+  function onInput({target, inputType}) {
+    const chosen = !inputType || inputType === "insertReplacementText" // of the list, not typed
+    if (chosen && target.value.includes(".")) add(target.value.trim())
+    else setTyped(target.value)
+  }
+  function onKeyDown({key}) {
+    const name = typed.trim()
+    if (key === "Enter" && name.includes(".")) add(name)
+  }
+  return html`<input class="add-job" list="job-names" placeholder="Add a job…" aria-label="Add a job" value=${typed} onInput=${onInput} onKeyDown=${onKeyDown} />
     <datalist id="job-names">${names.filter((name) => !jobs.includes(name)).map((name) => html`<option key=${name} value=${name} />`)}</datalist>
     ${error && html`<${Problem} error=${error} />`}`
 }
@@ -76,7 +82,8 @@ function sourcesOf(jobs, slots) {
   return {names: slots, of: (source) => source.slot, title: (slot) => (slot === "0" ? "once" : `#${slot}`)}
 }
 
-function Logs({jobs, slots}) {
+// `main`: the page has no other stream than that of the logs.
+function Logs({jobs, slots, main = false}) {
   const {query} = useValue(route)
   const streams = (query.get("stream") ?? "out,err").split(",")
   const chosen = query.get("slot") && jobs.length === 1 ? query.get("slot").split(",") : null
@@ -90,14 +97,14 @@ function Logs({jobs, slots}) {
   const followed = split && jobs.length > 1 ? panes : jobs
   const views = {filter: query.get("filter") ?? "", search: query.get("find") ?? "", target}
   return html`<div class="logs">
-    <${LogTools} jobs=${jobs} query=${query} streams=${streams} slots=${slots} chosen=${chosen} split=${split} splits=${sources.names.length > 1} download=${shown} />
+    <${LogTools} main=${main} jobs=${jobs} query=${query} streams=${streams} slots=${slots} chosen=${chosen} split=${split} splits=${sources.names.length > 1} download=${shown} />
     ${split && sources.names.length > MOST_PANES && html`<p class="warn-text">${MOST_PANES} of ${number(sources.names.length)} are side by side: ${sources.names.slice(MOST_PANES).map(sources.title).join(", ")} ${sources.names.length === MOST_PANES + 1 ? "is" : "are"} left out.</p>`}
-    <${Panes} key=${JSON.stringify([followed, shown, start, panes])} jobs=${jobs} followed=${followed} shown=${shown} start=${start} panes=${panes} sources=${sources} views=${views} />
+    <${Panes} key=${JSON.stringify([followed, shown, start, panes])} main=${main} jobs=${jobs} followed=${followed} shown=${shown} start=${start} panes=${panes} sources=${sources} views=${views} />
   </div>`
 }
 
 // One stream, whose logs go to the buffers of the panes.
-function Panes({jobs, followed, shown, start, panes, sources, views}) {
+function Panes({main, jobs, followed, shown, start, panes, sources, views}) {
   const buffers = useRef(null)
   const state = useMemo(() => signal({state: "connecting", since: null, error: null}), [])
   const [, draw] = useState(0)
@@ -117,7 +124,10 @@ function Panes({jobs, followed, shown, start, panes, sources, views}) {
           frame = null
           draw((count) => count + 1)
         })),
-      onState: (next) => (state.value = next),
+      onState: (next) => {
+        state.value = next
+        if (main && next.state !== "refused") connection.value = next
+      },
     })
     return () => {
       close()
@@ -134,7 +144,7 @@ function Panes({jobs, followed, shown, start, panes, sources, views}) {
     title=${name === null ? null : sources.title(name)} follows=${views.target === null && start.since === undefined} />`)}</div>`
 }
 
-function LogTools({jobs, query, streams, slots, chosen, split, splits, download}) {
+function LogTools({main, jobs, query, streams, slots, chosen, split, splits, download}) {
   const toggle = (all, now, name, key) => {
     const next = now.includes(name) ? now.filter((each) => each !== name) : [...now, name]
     setQuery({[key]: next.length === all.length || next.length === 0 ? null : next.join(","), line: null})
@@ -147,13 +157,12 @@ function LogTools({jobs, query, streams, slots, chosen, split, splits, download}
     <div class="chips" role="group" aria-label="Streams">${["out", "err"].map((stream) => html`<button key=${stream} class="chip" aria-pressed=${streams.includes(stream)} onClick=${() => toggle(["out", "err"], streams, stream, "stream")}>std${stream}</button>`)}</div>
     ${slots.length > 1 && html`<div class="chips" role="group" aria-label="Processes">${slots.map((slot) => html`<button key=${slot} class=${`chip ink-${Number(slot) % COLORS}`} aria-pressed=${chosen === null || chosen.includes(slot)} onClick=${() => toggle(slots, chosen ?? slots, slot, "slot")}>${slot === "0" ? "once" : `#${slot}`}</button>`)}</div>`}
     ${splits && html`<button class="chip" aria-pressed=${split} onClick=${() => setQuery({view: split ? null : "split", line: null})}>side by side</button>`}
-    ${jobs.length === 1 && route.peek().path[0] === "jobs" && html`<a href=${href(["logs"], {job: jobs[0]})}>With other jobs</a>`}
-    <span class="grow"></span>
-    <label class="inline">From <select aria-label="How far back" value=${query.get("line") ? "line" : query.get("since") ? "since" : query.get("tail") ?? TAILS[0]} onChange=${(event) => setQuery({tail: event.target.value, since: null, line: null})}>
+    ${jobs.length === 1 && !main && html`<a href=${href(["logs"], {job: jobs[0]})}>With other jobs</a>`}
+    <span class="start"><label class="inline">From <select aria-label="How far back" value=${query.get("line") ? "line" : query.get("since") ? "since" : query.get("tail") ?? TAILS[0]} onChange=${(event) => setQuery({tail: event.target.value, since: null, line: null})}>
       ${query.get("since") && html`<option value="since" disabled>${moment(Date.parse(query.get("since")) / 1000)}</option>`}
       ${query.get("line") && html`<option value="line" disabled>a line</option>`}
       ${[...new Set([query.get("tail") ?? TAILS[0], ...TAILS])].map((tail) => html`<option key=${tail} value=${tail}>${tail === "all" ? "all that is kept" : `last ${number(Number(tail))} of each`}</option>`)}</select></label>
     <label class="inline">Time <input type="datetime-local" step="1" aria-label="Jump to a time" onChange=${jump} /></label>
-    <${Download} path=${file.path} query=${file.query} name=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`} command=${`gaffer logs ${jobs.join(" ")} --endpoint=${root.origin}`} />
+    <${Download} path=${file.path} query=${file.query} name=${`${jobs.length === 1 ? jobs[0] : "logs"}.log`} command=${`gaffer logs ${jobs.join(" ")} --tail=all --endpoint=${root.origin}`} /></span>
   </div>`
 }

@@ -2,11 +2,11 @@
 // is; and the page asks the other lookupds itself, without keys, where they allow its origin.
 import {plainText} from "./ansi.js"
 import {explain, get, home, NoAnswer} from "./api.js"
-import {duration, moment, number, plural} from "./format.js"
+import {duration, number, plural} from "./format.js"
 import {html, useEffect, useInterval, useRef, useState, useValue} from "./lib.js"
-import {Age, Empty, Problem, State} from "./parts.js"
+import {Age, Empty, Problem, State, Time} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
-import {connection} from "./stream.js"
+import {connection, lost} from "./stream.js"
 
 const LIMIT = 4000 // ms for an answer: one that hangs must not hold up the others
 const EVERY = 10_000 // ms
@@ -129,7 +129,8 @@ function useLookupds(given) {
     } catch (error) {
       if (known.ended) return
       setState((last) => ({...last, error}))
-      connection.value = error.status ? {state: "refused", since: null, error} : {state: "lost", since: known.here?.at ?? Date.now(), error}
+      if (error.status) connection.value = {state: "refused", since: null, error}
+      else lost(error)
     } finally {
       known.running = false
     }
@@ -206,7 +207,7 @@ function Missing({lookupds}) {
   const hidden = lookupds.reduce((sum, each) => sum + each.nodes - each.connected - each.missing.length, 0)
   return html`<section class="block"><h2>Nodes that are not connected <small>as they report</small></h2>
     <table class="list"><thead><tr><th>Node</th><th>Lookupd</th><th>Since</th><th>Reason</th><th class="num">Last heard</th></tr></thead>
-    <tbody>${rows.map((row) => html`<tr key=${`${row.address} ${row.id ?? row.name}`}><td>${row.id ? html`<a class="job" href=${href(["node"], {}, row.id)}>${plainText(row.name)}</a>` : plainText(row.name)}</td><td>${row.address}</td><td>${moment(row.since)}</td><td class="c-reason-text">${plainText(row.error ?? "not connected yet")}</td><td class="num" data-label="heard">${duration(row.age_ms / 1000)} ago</td></tr>`)}</tbody></table>
+    <tbody>${rows.map((row) => html`<tr key=${`${row.address} ${row.id ?? row.name}`}><td>${row.id ? html`<a class="job" href=${href(["node"], {}, row.id)}>${plainText(row.name)}</a>` : plainText(row.name)}</td><td>${row.address}</td><td><${Time} at=${row.since} /></td><td class="c-reason-text">${plainText(row.error ?? "not connected yet")}</td><td class="num" data-label="heard">${duration(row.age_ms / 1000)} ago</td></tr>`)}</tbody></table>
     ${hidden > 0 && html`<p class="dim">${plural(hidden, "further node")}.</p>`}</section>`
 }
 

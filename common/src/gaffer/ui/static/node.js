@@ -51,10 +51,11 @@ export function NodePage() {
   useInterval(refresh, EVERY)
   const {health, drain, at, error} = found
   if (health === null) return html`<section class="page">${error ? html`<${Problem} error=${error} />` : html`<${Empty}>Loading…<//>`}</section>`
-  const target = {name: root.host, processes: health.processes}
+  const name = health.name ?? root.host
+  const target = {name, processes: health.processes}
   const state = drain.drained ? "drained" : drain.draining ? "draining" : "in service"
   return html`<section class="page" aria-label="Node">
-    <header class="job-head"><h1>${root.host}</h1><${State} state=${state} kind=${state === "in service" ? "good" : "busy"} />
+    <header class="job-head"><h1>${name}</h1><${State} state=${state} kind=${{"in service": "good", draining: "busy", drained: "warn"}[state]} />
       <span class="facts"><b>${number(health.jobs)}</b> jobs<span class="sep">·</span><b>${number(health.processes)}</b> processes</span>
       <span class="grow"></span>
       ${may("control") && html`<div class="actions">
@@ -64,18 +65,20 @@ export function NodePage() {
     <ul class="remarks">
       ${error && html`<li class="warn">${explain(error)} What you see is from <${Age} at=${at} />.</li>`}
       ${state === "draining" && html`<li class="busy">Draining: ${plural(drain.processes, "process", "processes")} still running.</li>`}
+      ${state === "drained" && html`<li class="warn">Out of service: jobs wait, and lookup servers do not list the node, until it is put back.</li>`}
       ${health.state_error && html`<li class="bad">The state directory can't be written: ${health.state_error}</li>`}
       ${health.keeper?.error && html`<li class="bad">Keeper: ${health.keeper.error}</li>`}
       ${health.lookupds.filter((each) => !each.connected).map((each) => html`<li class="bad" key=${each.address}>Not connected to ${each.address}${each.error ? `: ${each.error}` : ""}. The cluster does not see this node there.</li>`)}
     </ul>
     <div class="overview">
       <section class="block"><h2>gafferd</h2><dl class="facts-list">
+        <dt>address</dt><dd>${root.host}</dd>
         <dt>version</dt><dd>${health.version}</dd>
         <dt>pid</dt><dd>${health.pid}</dd>
         <dt>uptime</dt><dd>${duration(health.uptime)}</dd>
         <dt>keeper</dt><dd>${health.keeper ? html`pid ${health.keeper.pid}, since <${Time} at=${health.keeper.since} />: processes outlive gafferd` : "none: processes end with gafferd"}</dd>
       </dl></section>
-      <section class="block"><h2>Lookup servers</h2>${health.lookupds.length === 0 ? html`<p class="dim">The node announces itself to none.</p>` : html`<table class="list"><thead><tr><th>State</th><th>Address</th></tr></thead>
+      <section class="block"><h2>Lookup servers</h2>${health.lookupds.length === 0 ? html`<p class="dim">The node announces itself to none.</p>` : html`<table class="list fitting"><thead><tr><th>State</th><th>Address</th></tr></thead>
         <tbody>${health.lookupds.map((each) => html`<tr key=${each.address}><td><${State} state=${each.connected ? "connected" : "not connected"} kind=${each.connected ? "good" : "bad"} /></td><td>${each.address}</td></tr>`)}</tbody></table>`}</section>
     </div>
   </section>`

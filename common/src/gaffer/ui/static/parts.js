@@ -7,14 +7,14 @@ import {href} from "./route.js"
 const KINDS = {
   running: "good", ready: "good", alive: "good", ok: "good",
   starting: "busy", stopping: "busy", draining: "busy", spawning: "busy", warming: "busy",
-  backoff: "warn", waiting: "warn", suspect: "warn", stale: "warn", refused: "warn", abandoned: "warn",
+  backoff: "warn", suspect: "warn", stale: "warn", refused: "warn", abandoned: "warn",
   failed: "bad", expired: "bad",
 }
 
 export const kindOf = (state) => KINDS[state] ?? "idle"
 
-// The same of a job: one that waits for its time, or that is scaled to 0 processes, is well.
-export const kindOfJob = (job) => (job.state === "waiting" && (job.next_run || job.max_processes === 0) ? "idle" : kindOf(job.state))
+// The same of a job: one that waits is well only if it waits for its time, or is scaled to 0 processes.
+export const kindOfJob = (job) => (job.state === "waiting" && !job.next_run && job.max_processes > 0 ? "warn" : kindOf(job.state))
 
 // A state: a sign that differs in shape as well as in colour, and its word.
 export function State({state, detail, kind = kindOf(state)}) {
@@ -66,6 +66,7 @@ export function Connection({source}) {
     hidden: "Paused while hidden",
     refused: error ? explain(error) : "Refused",
   }
+  if (state === "none") return null
   return html`<span class=${`connection ${state}`} role="status">
     <i aria-hidden="true"></i>${state === "lost" ? html`<span>Connection lost <${Age} at=${since} />, retrying</span>` : text[state]}
   </span>`

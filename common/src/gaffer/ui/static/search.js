@@ -3,7 +3,7 @@
 import {get} from "./api.js"
 import {paced} from "./events.js"
 import {useEffect, useState} from "./lib.js"
-import {connection, follow, HEARTBEAT} from "./stream.js"
+import {connection, follow, HEARTBEAT, lost} from "./stream.js"
 
 const PACE = 200 // ms between two searches at least
 const REFRESH = 5000 // ms: usage and ages change without an event
@@ -36,7 +36,9 @@ export function useSearch(params) {
           onState: (state) => (connection.value = state),
         })
       } catch (error) {
-        if (!abort.signal.aborted) setResult((last) => ({...last, error}))
+        if (abort.signal.aborted) return
+        setResult((last) => ({...last, error}))
+        if (stop === null && !error.status) lost(error)
       }
     }
     const request = paced(refresh, PACE)

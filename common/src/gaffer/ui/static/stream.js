@@ -3,8 +3,16 @@
 import {ApiError, send} from "./api.js"
 import {signal} from "./lib.js"
 
+export const NO_STREAM = {state: "none", since: null, error: null}
+
 // The state of the stream that keeps the page up to date.
-export const connection = signal({state: "connecting", since: null, error: null})
+export const connection = signal(NO_STREAM)
+
+// Says so when there is no stream yet that would.
+export function lost(error) {
+  const {state, since} = connection.peek()
+  connection.value = {state: "lost", since: state === "lost" ? since : Date.now(), error}
+}
 
 const SILENCE = 15_000 // ms without a byte, heartbeats included: the connection is lost
 export const HEARTBEAT = 5 // seconds

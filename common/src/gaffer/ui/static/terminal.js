@@ -1,5 +1,5 @@
 // The input and output of one process. Its input is a pipe, not a terminal: lines are edited here and sent whole.
-import {ApiError, allowance, explain, get, isGuest, loadAllowance, root, token} from "./api.js"
+import {allowance, ApiError, explain, get, isGuest, loadAllowance, root, setNodeName, token, whereabouts} from "./api.js"
 import {Terminal} from "./vendor/xterm.js"
 import {FitAddon} from "./vendor/xterm-fit.js"
 
@@ -10,6 +10,7 @@ const byId = (id) => document.getElementById(id)
 const pid = location.hash.slice(1)
 const style = getComputedStyle(document.documentElement)
 const color = (name) => style.getPropertyValue(name).trim()
+const theme = () => ({background: color("--raised"), foreground: color("--ink"), cursor: color("--raised"), selectionBackground: color("--edge")})
 
 const terminal = new Terminal({
   convertEol: true,
@@ -20,8 +21,9 @@ const terminal = new Terminal({
   screenReaderMode: true,
   allowProposedApi: false,
   linkHandler: {activate: () => {}}, // addresses in the output open nothing
-  theme: {background: color("--raised"), foreground: color("--ink"), cursor: color("--raised"), selectionBackground: color("--edge")},
+  theme: theme(),
 })
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (terminal.options.theme = theme()))
 const fit = new FitAddon()
 terminal.loadAddon(fit)
 terminal.open(byId("terminal"))
@@ -110,8 +112,9 @@ async function begin() {
   try {
     await loadAllowance()
     const {scopes} = allowance.value
-    const process = await get(`/processes/${pid}`)
-    byId("where").textContent = `process ${pid} of ${process.name} on node ${root.host}`
+    const [process, health] = await Promise.all([get(`/processes/${pid}`), get("/health")])
+    setNodeName(health.name ?? null)
+    byId("where").textContent = byId("where").title = `process ${pid} of ${process.name} on node ${whereabouts()}`
     document.title = `${process.name} ${pid} · Terminal · Gaffer`
     if (isGuest()) return show("refused", "This tab has not logged in: open the terminal from the page of the job")
     if (!scopes.includes("control")) return show("refused", "Your key may not write to processes (scope control)")

@@ -1,0 +1,1 @@
+"""What processes used in the last hour: measured at intervals, kept in memory of bounded size, for charts."""
