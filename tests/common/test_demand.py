@@ -82,7 +82,7 @@ def test_a_process_of_a_run_is_restarted_on_failure_if_wanted() -> None:
     assert run_ended(dies(book, 2), success=True)
     book = runs(book, 31.0, 3)
     book = up(dies(book, 3, 3) << ev.Spawn(4, 1), 4)
-    why = "given up after 1 restarts; the last process exited with 3 after 0.0 s"
+    why = "given up after 1 restart; the last process exited with 3 after 0.0 s"
     book = dies(book, 4, 3) << ev.CancelTimer(ev.RETRY) << ev.DisarmSchedule() << ev.Publish("failed", None, ANY)
     assert book >> ev.ScheduleDue(61.0) << nothing
     assert (job.state, job.reason) == (JobState.FAILED, why)

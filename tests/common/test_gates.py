@@ -156,7 +156,7 @@ ON_CONNECTION = {"start": "on-connection", "socket": ["tcp:127.0.0.1:0"]}
             {"max_restarts": 1},
             "start fail fail",
             "ready",
-            "waiting for s.db, which has failed: given up after 1 restarts; the last process exited with 3 after 0.0 s",
+            "waiting for s.db, which has failed: given up after 1 restart; the last process exited with 3 after 0.0 s",
         ),
         (
             {},

@@ -395,7 +395,7 @@ def test_flapping_pauses_the_job_and_then_gives_up() -> None:
     book = book << ev.Publish("failed", data={"reason": job.why})
     assert empties(book, 4) << nothing
     assert (job.state, job.active) == (JobState.FAILED, False)
-    assert "given up after 1 retries" in (job.reason or "")
+    assert "given up after 1 retry" in (job.reason or "")
     assert book >> wait(1000.0) >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << ev.Spawn(5, 1)
 
 

@@ -126,7 +126,7 @@ def test_restarts_count_towards_the_limit_only_when_they_follow_each_other_soon(
     book = started(job_of(max_restarts=1, backoff=0))
     for pid in range(1, 6):
         book = up(dies(book >> wait(10.0), pid, 3) << ev.Spawn(pid + 1, 1), pid + 1)
-    assert failed(dies(book, 6, 3), f"given up after 1 restarts; {end_of(FAILURE)}")
+    assert failed(dies(book, 6, 3), f"given up after 1 restart; {end_of(FAILURE)}")
 
 
 def test_a_requested_stop_of_a_process_begins_the_count_of_restarts_again() -> None:
@@ -144,7 +144,7 @@ def test_starts_that_fail_count_towards_the_limit_and_stop_the_other_processes()
         if pid == 1:
             book = book << ev.SetTimer(("backoff", 1), 0.1) >> timer("backoff", 1)
             book = book << ev.CancelTimer(("backoff", 1)) << ev.Spawn(3, 1)
-    book = failed(book, "given up after 1 restarts; program_not_found: no such file") << retire(2)
+    book = failed(book, "given up after 1 restart; program_not_found: no such file") << retire(2)
     assert ends(book, 2) << nothing
     assert (job.state, job.pids()) == (JobState.FAILED, [])
 

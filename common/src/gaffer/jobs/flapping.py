@@ -40,7 +40,8 @@ class FlapDetector:
         self._exits.clear()
         found = f"flapping: {count} exits within {policy.window:g} s"
         if self.retries >= policy.max_retry:
-            return Verdict.GIVE_UP, f"{found}, given up after {self.retries} retries"
+            retries = "1 retry" if self.retries == 1 else f"{self.retries} retries"
+            return Verdict.GIVE_UP, f"{found}, given up after {retries}"
         self.retries += 1
         self._paused_until = now + policy.retry_in
         return Verdict.PAUSE, f"{found}, retry {self.retries} of {policy.max_retry} after {policy.retry_in:g} s"

@@ -699,7 +699,8 @@ class Job(JobQueries):
             return
         if unwanted and 0 < self.config.max_restarts < slot.crashes and self.phase is Phase.STARTED:
             self._cue(slot, Cue.VACATE)
-            self.why = f"given up after {slot.crashes - 1} restarts; {self.why}"
+            restarts = slot.crashes - 1
+            self.why = f"given up after {restarts} restart{'' if restarts == 1 else 's'}; {self.why}"
             self._end(Order.GIVE_UP)
             return
         if not self._open:
