@@ -63,12 +63,19 @@ def printed(columns: int | None) -> list[str]:
 def test_long_cells_of_the_last_column_are_continued_on_a_narrow_terminal() -> None:
     whole = printed(None)
     assert [len(line) for line in whole] == [25, 78, 18 + 1]
-    assert printed(0) == printed(78) == printed(41) == whole
+    assert printed(0) == printed(78) == printed(20) == whole
     assert printed(60) == [
         "JOB          RUN  DETAILS",
         "shop.worker  0/1  crash loop, 7 times in a row: the last",
         "                  process exited with 3",
         "shop.web     1/1  -",
+    ]
+    assert printed(41) == [  # no room in the last column
+        "JOB          RUN",
+        "shop.worker  0/1",
+        "    crash loop, 7 times in a row: the",
+        "    last process exited with 3",
+        "shop.web     1/1",
     ]
 
 

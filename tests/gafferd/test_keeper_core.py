@@ -460,7 +460,18 @@ def test_a_keeper_that_follows_a_killed_one_gives_everything_to_another() -> Non
     story = play(core, 100.0) >> TICK << [("start",)] >> ("started", 50) >> ("claimed",) << [said, ("kill", 50, KILL)]
     story = story >> ("exited", 50, SIGNALLED) << ended("", [("give",)])
     story = story >> ("unclaimed",) << [gave_up] >> TICK << [("start",)] >> wait(1) >> TICK << [keep]
-    assert story >> ("claimed",) << [said, ("leave",), ("give",)] >> wait(100) >> TICK << nothing
+    assert story >> ("claimed",) << [said, ("leave",), ("give",)] >> wait(0.9) >> TICK << nothing
+
+
+def test_a_keeper_that_follows_a_killed_one_looks_for_the_state_directory() -> None:
+    core = Core(100.0)
+    list(core.restore("KILLED=1\n", 100.0))
+    said = ("log", "the keeper was killed, and the state directory removed: ending")
+    story = play(core, 100.0) >> TICK << [("start",)] >> ("started", 50)
+    for _ in range(2):
+        story = story >> wait(keeper.LOOK_FOR_DIRECTORY) >> TICK << [("look",)] >> TICK << nothing
+    story = story >> ("abandoned",) << [said, ("kill", 50, TERM)] >> wait(100) >> TICK << nothing
+    assert story >> ("exited", 50, 0) << ended("", [("exit", 0)])
 
 
 @pytest.mark.parametrize("words", [[], ["STOPPING=1"]])

@@ -106,18 +106,25 @@ def test_a_gafferd_whose_keeper_was_killed_takes_its_place(tmp_path: Path) -> No
         assert all(map(gone, pids))
 
 
-def test_nothing_goes_on_when_the_state_directory_is_removed_with_the_keeper(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [False, True])
+def test_nothing_goes_on_when_the_state_directory_is_removed_with_the_keeper(tmp_path: Path, later: bool) -> None:
     with kept_node(tmp_path) as node:
         node.load(JOB)
-        running = [node.pid, *eventually(lambda: node.instances(2))]
+        first = node.pid
+        running = [first, *eventually(lambda: node.instances(2))]
         # What ends a node for good, although its gafferd would take the place of the keeper.
-        os.kill(node.pid, signal.SIGSTOP)
+        if not later:
+            os.kill(first, signal.SIGSTOP)
         node.keeper.signal(signal.SIGKILL)
+        if later:
+            running.append(eventually(lambda: (pid := node.pid) != first and pid))
+            assert node.get("/health")["keeper"]["pid"] == first
         (tmp_path / "state").rename(tmp_path / "removed")
         shutil.rmtree(tmp_path / "removed")
-        os.kill(running[0], signal.SIGCONT)
+        os.kill(first, signal.SIGCONT)
         eventually(lambda: all(map(gone, running)))
         node.keeper.wait_for_line("the keeper was killed, and the state directory removed: ending")
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_gafferd_without_its_keeper_goes_on_and_says_so(tmp_path: Path) -> None:

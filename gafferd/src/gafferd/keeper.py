@@ -26,8 +26,8 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
 
 To gafferd: in a dump, `FDSTORE`, `CHILD` and `RECORD` as above, `EXITED=pid status` for the CHILD before it with a wait
-status or `unknown`, and `DUMPED=1` at its end; later EXITED, again and again until ACK, and `ERR=text` for a datagram
-that is not understood.
+status or `unknown`, and `DUMPED=1` at its end, with `KILLED=1` if an earlier keeper was killed; later EXITED, again and
+again until ACK, and `ERR=text` for a datagram that is not understood.
 
 A keeper whose predecessor was killed has nobody who waits for it. It listens at the abstract address that `_address`
 makes of the lock of the state directory. A gafferd that the same user starts there sends `CLAIM`, gets the names and
@@ -75,6 +75,7 @@ END_TIMEOUT = 60.0  # seconds from the stop signal to SIGKILL, at most
 GIVE_UP = 5.0  # seconds after SIGKILL
 LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
 CLAIM_TIMEOUT = 0.5  # seconds until a connection must have said what it wants
+LOOK_FOR_DIRECTORY = 2.0  # seconds between two looks whether the state directory is still there
 GIVE_TIMEOUT = 10.0  # seconds for each message to one that takes over
 
 MAX_MESSAGE = 8192  # bytes
@@ -134,7 +135,8 @@ class Core:
     `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("replace",)`: go
     on with the code on disk; `("keep", streams)` with name, pipe and journal or None of each: move their output to
     journals, `("stored", name, descriptor)` being the event for a new one, until `("leave",)`; `("taken",)`: gafferd
-    has what was kept; `("give",)`: everything to the one that claimed it; `("refuse",)`: nothing.
+    has what was kept; `("give",)`: everything to the one that claimed it; `("refuse",)`: nothing; `("look",)`: whether
+    the state directory is still there.
     """
 
     def __init__(self, now: float, daemon: int | None = None, *, max_descriptors: int = MAX_DESCRIPTORS) -> None:
@@ -165,6 +167,7 @@ class Core:
         self._starts = 0
         self._last = ""  # the last end of gafferd
         self.follows_killed = False  # this keeper took the place of one that was killed
+        self._look_at: float | None = None
         self._claimed = False  # another keeper wants to take the place of this one
         self._status = 0  # exit status after `ending`
         self._kill_by: dict[int, float] = {}  # by pid, while ending
@@ -178,7 +181,7 @@ class Core:
 
     def deadline(self) -> float | None:
         """Return when the next tick is due, None if never."""
-        times = [self._started_at, self._beat_by, self._kill_at, self._end_at, self._away_at]
+        times = [self._started_at, self._beat_by, self._kill_at, self._end_at, self._away_at, self._look_at]
         if self._listens:
             times += [child.repeat_at for child in self._untold.values()]
         if self.ending:
@@ -223,7 +226,7 @@ class Core:
                 elif word == "LAST":
                     self._last = value
                 elif word == "KILLED":
-                    self.follows_killed = True
+                    self.follows_killed, self._look_at = True, now + LOOK_FOR_DIRECTORY
                 elif child is not None and word == "RECORD":
                     child.record = value
                 elif child is not None and word == "EXITED":
@@ -302,8 +305,9 @@ class Core:
         yield ("log", f"{reason}: starting it again{when}{others}")
 
     def _on_abandoned(self, now: float) -> Iterable[Action]:
+        self._look_at = None
         yield ("log", "the keeper was killed, and the state directory removed: ending")
-        yield from self._end(1, now)
+        yield from self._end(1, now) if self.daemon is None else self._on_signal(SIGTERM, now)
 
     def _on_claimed(self, now: float) -> Iterable[Action]:
         if self.ending or self._quit or self._stopping:
@@ -346,6 +350,9 @@ class Core:
             yield ("start",)
         if self._away_at is not None and now >= self._away_at:
             yield from self._keep()
+        if self._look_at is not None and now >= self._look_at:
+            self._look_at = None if self.ending or self._quit else now + LOOK_FOR_DIRECTORY
+            yield ("look",)
         yield from self._watch(now)
         yield from self._tell(now)
         if self.ending:
@@ -601,6 +608,7 @@ class Core:
         for data in _packed([child.lines for child in (*self._past.values(), *self.children.values())]):
             yield ("send", data, ())
         end = f"DUMPED=1\nSTARTS={self._starts}\nUPTIME={now - self._began:.3f}\nLAST={self._last[:512]}"
+        end += "\nKILLED=1" if self.follows_killed else ""
         yield ("send", end.encode("ascii", "replace"), ())
 
 
@@ -844,8 +852,11 @@ class Keeper:
 
     def _is_abandoned(self) -> bool:
         """Return whether somebody killed the keeper and then removed the state directory, whose lock is held here."""
-        lock = self._core.descriptors.get("lock", ())
-        return self._core.follows_killed and any(os.fstat(each).st_nlink == 0 for each in lock)
+        return self._core.follows_killed and any(map(_is_removed, self._core.descriptors.get("lock", ())))
+
+    def do_look(self) -> None:
+        if self._is_abandoned():
+            self._handle("abandoned")
 
     def do_start(self) -> None:
         if self._is_abandoned():
@@ -1238,6 +1249,17 @@ class _Watchdog:
             pass
         finally:
             connection.close()
+
+
+def _is_removed(descriptor: int) -> bool:
+    """Return whether the path of an open file is gone, or leads to another one, as after a lazy umount(8)."""
+    try:
+        found = os.stat(os.readlink(f"/proc/self/fd/{descriptor}"))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) != (os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino)
 
 
 def _address(lock: os.stat_result) -> str:

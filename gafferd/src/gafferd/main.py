@@ -25,7 +25,7 @@ from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.keeping.starting import Program, join_keeper, start_keeper
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.state.directory import default_path, lock_directory
-from gafferd.state.lock import StateLock
+from gafferd.state.lock import StateLock, find_owner
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,10 @@ def _lock(state_path: Path, keeper: KeeperLink | None) -> StateLock:
     """Lock the state directory; a keeper holds the lock as long as it holds processes, also without gafferd."""
     if keeper is None:
         return lock_directory(state_path)
-    lock = lock_directory(state_path, keeper.pid, keeper.take_descriptors(_LOCK))
+    kept = keeper.take_descriptors(_LOCK)
+    if keeper.follows_killed and any(os.fstat(each).st_nlink == 0 for each in kept):
+        raise GafferError(f"the keeper was killed, and {state_path} removed")  # which the keeper finds too
+    lock = lock_directory(state_path, keeper.pid, kept)
     keeper.store_descriptors(_LOCK, [lock.fileno()])
     return lock
 
@@ -160,7 +163,7 @@ def _start_keeper(
 ) -> KeeperLink | None:
     if not settings.keeper:
         return None
-    take_over(state_path, Program.current(settings.daemon, log), passed, leave)
+    take_over(state_path / "lock", find_owner, Program.current(settings.daemon, log), passed, leave)
     return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
 
 

@@ -306,6 +306,7 @@ async def test_several_jobs_are_one_log_in_the_order_of_time(node: HttpNode, mon
     assert first.startswith("default.first.1.out@")
     assert first.endswith(":10")
     await logged(node, f"/logs?job=default.first,default.second&offset={first[:-2]}4", "two\nthree\n")
+    assert (await node.call("GET", f"/logs?job=default.first,default.second&offset={second},{first}")).body == b""
     only = await node.call("GET", "/logs?job=default.first&tail=1")
     assert (only.body, only.headers["x-gaffer-offset"]) == (b"three\n", first)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gaffer_client.lookup import Lookup
     from gaffer_client.node import Server
 
-_LEAST_TIMEOUT = 1.0  # seconds
+_LEAST_TIMEOUT = 2.0  # seconds, of answers that are only a part of what a command does
 
 # Commands that need no server, or no file, start faster without what is imported where it is used.
 
@@ -197,7 +197,7 @@ class Context:
         """The seconds that a server may take for an answer."""
 
     def limit(self, seconds: float) -> None:
-        """Give servers at most so many seconds for an answer, though at least one."""
+        """Give servers at most so many seconds for an answer, though at least two."""
         self.timeout = min(self.timeout, max(seconds, _LEAST_TIMEOUT))
 
     @cached_property
@@ -324,7 +324,7 @@ class Context:
 
         return Lookup(
             list(self._value(LOOKUPD)),
-            timeout=min(self.timeout, DEFAULT_TIMEOUT if timeout is None else timeout),
+            timeout=min(max(self.timeout, _LEAST_TIMEOUT), DEFAULT_TIMEOUT if timeout is None else timeout),
             api_key=self._value(_CLUSTER_KEY),
             sender=PlainSender,
             **self._tls(None),

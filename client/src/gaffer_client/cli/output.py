@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 _COLOURS = {"cyan": "36", "yellow": "33", "green": "32", "red": "31", "magenta": "35", "blue": "34"}
@@ -62,21 +62,45 @@ def printable(text: object) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table of left-aligned columns with headings; if plain, lines of values with tabs between them.
+    """Return a table as text, see `table_rows`."""
+    return "\n".join(table_rows(header, rows))
 
-    On a terminal that is too narrow for it, long cells of the last column are continued on the next lines.
+
+def table_rows(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the headings and rows of a table of left-aligned columns; if plain, only rows, with tabs between values.
+
+    On a terminal that is too narrow for the last column, a row has several lines: its last cell is continued below
+    itself or, without room for that, below the row.
     """
     lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
     if STYLE.plain:
-        return "\n".join(map("\t".join, lines[1:]))
+        return list(map("\t".join, lines[1:]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    before = sum(widths[:-1]) + 2 * len(widths[:-1])
-    room = _terminal_columns() - before
-    if _LEAST_CELL <= room < widths[-1]:
-        lines = [line for whole in lines for line in _continued(whole, room)]
-        widths[-1] = room
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    columns = _terminal_columns()
+    room = columns - sum(width + 2 for width in widths[:-1])
+    fits = widths[-1] <= room or columns < _LEAST_CELL
+    found = []
+    for line in lines:
+        *cells, last = line
+        start = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=False))
+        if fits:
+            found.append((start + last).rstrip())
+        elif room >= _LEAST_CELL:
+            found.append(_hanging(start, last, columns, len(start)))
+        else:
+            rest = "" if last in (header[-1], "-", "") else _hanging("\n    ", last, columns, 4)
+            found.append(start.rstrip() + rest)
+    return found
+
+
+def _hanging(start: str, text: str, columns: int, indent: int) -> str:
+    """Return `start` and a text, whose further lines are indented."""
+    from textwrap import wrap  # most tables fit
+
+    return (
+        start.rstrip(" ")
+        if not text
+        else start + f"\n{' ' * indent}".join(wrap(text, columns - indent, break_on_hyphens=False))
     )
 
 
@@ -86,16 +110,6 @@ def _terminal_columns() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except OSError:
         return 0
-
-
-def _continued(line: list[str], room: int) -> Iterator[list[str]]:
-    """Yield a line of a table, and lines with the rest of its last cell."""
-    from textwrap import wrap  # most tables fit
-
-    first, *rest = wrap(line[-1], room, break_on_hyphens=False) or [""]
-    yield [*line[:-1], first]
-    for part in rest:
-        yield [*[""] * (len(line) - 1), part]
 
 
 def abridged(items: Sequence[object], most: int = 4) -> str:

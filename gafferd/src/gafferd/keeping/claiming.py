@@ -17,9 +17,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gaffer.processes import procfs
+from gaffer.processes.procfs import Stat
 from gaffer.runtime.activation import PassedSocket
 from gafferd.keeping.starting import Program
-from gafferd.state.lock import parse_owner
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,25 @@ _PATIENCE = 2.0  # seconds until a gafferd has taken the place of its keeper
 _INTERVAL = 0.02  # seconds
 
 
-def take_over(directory: Path, program: Program, passed: Sequence[PassedSocket], leave: Callable[[], None]) -> None:
+def take_over(
+    path: Path,
+    find_owner: Callable[[int], Stat | None],
+    program: Program,
+    passed: Sequence[PassedSocket],
+    leave: Callable[[], None],
+) -> None:
     """Become the keeper of what runs with a state directory, if the keeper of that was killed; otherwise return.
 
-    `program` is how to run the keeper, `passed` are the sockets that our service manager passed, and `leave` is called
-    before this process becomes the keeper. Call it before there are threads, locks or a loop.
+    `path` is that of the lock, `find_owner` returns the running gafferd that it names, given its descriptor. `program`
+    is how to run the keeper, `passed` are the sockets that our service manager passed, and `leave` is called before
+    this process becomes the keeper. Call it before there are threads, locks or a loop.
     """
     try:
-        lock = os.open(directory / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        connection = _connect(lock)
+        connection = _connect(lock, find_owner)
     finally:
         os.close(lock)
     if connection is None:
@@ -62,14 +69,14 @@ def take_over(directory: Path, program: Program, passed: Sequence[PassedSocket],
             connection.send(b"TAKEN")
         program.execute("--table", file)
     except OSError as error:
-        logger.warning("can't take over from the gafferd that runs with %s: %s", directory, error)
+        logger.warning("can't take over from the gafferd that holds %s: %s", path, error)
     for _, descriptor in held:
         os.close(descriptor)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def _connect(lock: int) -> socket.socket | None:
+def _connect(lock: int, find_owner: Callable[[int], Stat | None]) -> socket.socket | None:
     """Connect to the keeper that waits to be taken over, perhaps soon; return None if there is none."""
     found = os.fstat(lock)
     until = time.monotonic() + _PATIENCE
@@ -84,18 +91,15 @@ def _connect(lock: int) -> socket.socket | None:
         except OSError:
             pass
         connection.close()
-        if not _has_lost_its_keeper(lock) or time.monotonic() > until:
+        owner = find_owner(lock)
+        if owner is None or _has_keeper(owner) or time.monotonic() > until:
             return None
         time.sleep(_INTERVAL)
 
 
-def _has_lost_its_keeper(lock: int) -> bool:
-    """Return whether the owner of the lock may be a gafferd that is becoming the keeper."""
-    owner = parse_owner(os.pread(lock, 256, 0))
-    process = procfs.read_stat(owner.pid) if owner is not None else None
-    if owner is None or process is None or process.state in "ZX" or process.start_time != owner.start_time:
-        return False
-    return (procfs.read(f"/proc/{process.ppid}/comm") or b"").strip() != b"gaffer-keeper"
+def _has_keeper(gafferd: Stat) -> bool:
+    """Return whether the parent is a keeper; without one, a gafferd may be about to become the keeper."""
+    return (procfs.read(f"/proc/{gafferd.ppid}/comm") or b"").strip() == b"gaffer-keeper"
 
 
 def _receive(connection: socket.socket) -> Iterator[tuple[str, int]]:

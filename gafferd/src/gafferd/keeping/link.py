@@ -99,6 +99,7 @@ class KeeperLink:
     def __init__(self, connection: socket.socket, pid: int, watchdog: float) -> None:
         self.pid = pid
         self.handing_over = False
+        self.follows_killed = False  # it took the place of a keeper that was killed; known from the dump
         self.on_exit: Callable[[int, int | None], object] = lambda os_pid, status: None
         self.on_lost: Callable[[], object] = lambda: None
         self.replace_keeper: Callable[[], str] = lambda: "it is not to be replaced"
@@ -333,6 +334,8 @@ class KeeperLink:
                 self._since = time.time() - float(value)
             elif word == "LAST":
                 self._last = value
+            elif word == "KILLED":
+                self.follows_killed = True
         for name, descriptor in zip(names, descriptors, strict=True):
             self._left.setdefault(name, []).append(descriptor)
             self._held.setdefault(name, []).append(_held(descriptor))

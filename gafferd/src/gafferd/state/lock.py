@@ -56,6 +56,15 @@ def parse_owner(content: bytes) -> Owner | None:
     return Owner(int(match[1]), int(match[2]), match[3], int(match[4]), int(match[5]))
 
 
+def find_owner(lock: int) -> procfs.Stat | None:
+    """Return the gafferd that a lock names, if it runs; `lock` is a descriptor of the file."""
+    owner = parse_owner(os.pread(lock, 256, 0))
+    process = procfs.read_stat(owner.pid) if owner is not None else None
+    if owner is None or process is None or process.state in "ZX" or process.start_time != owner.start_time:
+        return None
+    return process
+
+
 def is_original(last: Owner | None, now: Owner, last_runs: bool) -> bool:
     """Return whether the directory whose lock records `last` is the one that `last` used, not a copy.
 

@@ -95,15 +95,16 @@ def _already_loaded(message: str, session: str) -> CommandFailed:
 
 def _show_plan(context: Context, server: Server, session: str, jobs: list[dict[str, Any]]) -> int:
     """Show the number of processes of each type, as for several nodes."""
-    loaded = {f"{session}.{job['name']}" for job in jobs} & set(server.jobs())
+    names = [parse_job_name(job["name"], session) for job in jobs]  # in a JSON file, they may have their session
+    loaded = set(map(str, names)) & set(server.jobs())
     if loaded:
-        raise _already_loaded(f"{', '.join(sorted(loaded))} is already loaded", session)
-    name = context.node_name(server)
-    numbers = {job["name"]: job.get("numprocesses", 1) for job in jobs}
+        raise _already_loaded(f"the job {min(loaded)} already exists", session)
+    node = context.node_name(server)
+    numbers = {name.name: job.get("numprocesses", 1) for name, job in zip(names, jobs, strict=True)}
     if context.json:
-        print_json({"plan": [{"node": name, "origin": server.url, "numprocesses": numbers}]})
+        print_json({"plan": [{"node": node, "origin": server.url, "numprocesses": numbers}]})
     else:
-        print(table(("NODE", *map(printable, numbers)), [(name, *numbers.values())]))
+        print(table(("NODE", *numbers), [(node, *numbers.values())]))
     return Exit.OK
 
 

@@ -18,6 +18,7 @@ from gaffer_client.cli.output import (
     signal_name,
     size,
     table,
+    table_rows,
     warn,
 )
 from gaffer_client.cli.parse import Arguments
@@ -53,7 +54,7 @@ def exits(context: Context, args: Arguments) -> int:
 def show_exits(args: Arguments, found: "Sequence[tuple[Sequence[str], ExitInfo]]", origin: Sequence[str] = ()) -> None:
     """Print exits as a table, each with columns that say where it happened, whose headings are `origin`."""
     header = ("WHEN", *origin, *_EXIT_HEADINGS)
-    lines = table(header, [_exit_row(where, each) for where, each in found]).splitlines()
+    lines = table_rows(header, [_exit_row(where, each) for where, each in found])
     print("".join(f"{line}\n" for line in lines[: len(lines) - len(found)]), end="")  # none if plain
     for line, (_, each) in zip(lines[len(lines) - len(found) :], found, strict=True):
         print(line)

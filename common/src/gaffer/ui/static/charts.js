@@ -2,7 +2,8 @@
 // when the charts are opened.
 import {explain, get, jobPath} from "./api.js"
 import {clock} from "./format.js"
-import {html, useEffect, useRef, useScheme, useState} from "./lib.js"
+import {html, useEffect, useRef, useScheme, useState, useValue} from "./lib.js"
+import {route, setQuery} from "./route.js"
 
 const HEIGHT = 160 // px
 const KEPT = 1800 // measurements of the page, an hour
@@ -59,7 +60,7 @@ const withGaps = (samples, most) => samples.flatMap((each, index) => (index > 0 
 
 // `usage` is {at, bySlot}: of each slot {cpu, memory}, measured at a time (ms).
 export function Charts({job, usage}) {
-  const [open, setOpen] = useState(false)
+  const open = useValue(route).query.get("charts") === "open"
   const [past, setPast] = useState({samples: [], interval: null, problem: null})
   const live = useRef([])
   const [begun] = useState(Date.now() / 1000)
@@ -88,7 +89,7 @@ export function Charts({job, usage}) {
   const first = live.current[0]?.at ?? begun
   const samples = withGaps([...past.samples.filter(({at}) => at < first), ...live.current], Math.max(PAUSE, 3 * past.interval))
   const since = clock(samples[0]?.at ?? begun)
-  return html`<section class="block"><h2><button class="disclosure" aria-expanded=${open} onClick=${() => setOpen(!open)}>Charts</button>
+  return html`<section class="block"><h2><button class="disclosure" aria-expanded=${open} onClick=${() => setQuery({charts: open ? null : "open"})}>Charts</button>
     ${open && html`<small>${past.samples.length ? `since ${since}, every ${past.interval} s; from ${clock(first)} on every 2 s` : `since ${since}, every 2 s`}</small>`}</h2>
     ${open && past.problem && html`<p class="dim">${past.problem}</p>`}
     ${open && html`<div class="charts">${CHARTS.map((chart) => html`<${Chart} key=${chart.title} title=${chart.title} shown=${chart.shown} series=${chart.series(samples)} times=${samples.map((each) => each.at)} />`)}</div>`}

@@ -4,7 +4,9 @@ import {route} from "./route.js"
 const KEPT = 50 // entries of the history of the browser
 const PATIENCE = 3000 // ms that a page may take to show what had the focus
 
-const places = new Map() // by entry: {page, y, focus}, the focus as a selector
+const STORED = "gaffer-places"
+
+const places = new Map(JSON.parse(sessionStorage.getItem(STORED) ?? "[]")) // by entry: {y, focus}, the focus as a selector
 let count = 0
 let stop = () => {}
 
@@ -24,7 +26,7 @@ function selectorOf(element) {
 
 function leave(entry) {
   places.delete(entry)
-  places.set(entry, {page: pageOf(route.peek()), y: scrollY, focus: selectorOf(document.activeElement)})
+  places.set(entry, {y: scrollY, focus: selectorOf(document.activeElement)})
   if (places.size > KEPT) places.delete(places.keys().next().value)
 }
 
@@ -81,6 +83,11 @@ export function followHistory() {
   history.scrollRestoration = "manual"
   let entry = history.state?.entry ?? begin()
   let last = pageOf(route.peek())
+  if (places.has(entry)) arrive(last, places.get(entry)) // the page was loaded again
+  addEventListener("pagehide", () => {
+    leave(entry)
+    sessionStorage.setItem(STORED, JSON.stringify([...places]))
+  })
   addEventListener("popstate", ({state}) => {
     leave(entry) // the document still shows it
     entry = state?.entry ?? begin()

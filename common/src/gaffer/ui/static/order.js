@@ -5,6 +5,8 @@ import {predecessor} from "./format.js"
 import {html, useEffect, useState} from "./lib.js"
 import {Empty, JobLink, kindOfJob, Problem, State} from "./parts.js"
 
+const PACE = 2000 // ms between two requests for all jobs at least
+
 const before = (job) => job.config.after.map((each) => predecessor(each, job.name))
 
 // The number of jobs that must come before each, in the longest chain.
@@ -30,7 +32,7 @@ export function OrderPage() {
       setJobs(answer.jobs)
       setError(null)
     }, setError)
-    const request = paced(refresh, 500)
+    const request = paced(refresh, PACE)
     refresh()
     const stop = listen(request, request)
     return () => {
