@@ -65,6 +65,8 @@ def test_stop_and_start_wait_for_all_jobs_of_a_session(gaffer: Commands, server:
     assert "Started shop.web" in ran.out
     assert server.get_job("shop.web").running == 2
     assert gaffer("ps:start", "echo").out == "Starting shop.echo\n"
+    assert gaffer("stop", "echo", "--wait").status == 0
+    assert gaffer("start", "echo", "-g", server.url).out == "Starting shop.echo\n"
 
 
 @pytest.mark.row("CL-30")

@@ -195,6 +195,8 @@ def test_without_a_terminal(
     assert "--once" in ran.err
     ran = gaffer("top", "-g", node.url, "--once")
     assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith(f"{node.url}: 3 jobs, 1 in backoff, ")
+    assert gaffer("top", "-g", "one", "--once").out.startswith("one: 3 jobs, ")
     assert re.search(r"^  shop\.web +running +2/2", ran.out, re.MULTILINE)
     assert "\x1b" not in ran.out
     ran = gaffer("top", "--cluster", "--once", "--json")

@@ -82,8 +82,8 @@ def _list(node: _Node) -> "list[ListedJob] | CommandFailed":
 def top(context: Context, args: Arguments) -> int:
     """Show the jobs of one node."""
     with context.server() as server:
-        url = server.url
-    return _run(context, args, _Source(lambda: [_Node(url, context.server)]), url, several=False)
+        name = context.node_name(server)
+    return _run(context, args, _Source(lambda: [_Node(name, context.server)]), name, several=False)
 
 
 def top_of_several(context: Context, args: Arguments) -> int:

@@ -6,12 +6,17 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 
 
-def start(context: Context, args: Arguments) -> int:
+def _names_jobs(args: Arguments) -> bool:
+    """Whether a node is named, or jobs by their sessions, rather than types of a Procfile."""
     names = args.words("<type>")
-    if any("." in name for name in names):
+    return bool(names) and (args.text("--endpoint") is not None or any("." in name for name in names))
+
+
+def start(context: Context, args: Arguments) -> int:
+    if _names_jobs(args):
         from gaffer_client.cli.commands.jobs import start_jobs
 
-        return start_jobs(context, args, names)
+        return start_jobs(context, args, args.words("<type>"))
     from gaffer_client.cli import local  # imports the framework
 
     return local.start(context, args)
@@ -19,8 +24,7 @@ def start(context: Context, args: Arguments) -> int:
 
 def plan(context: Context, args: Arguments, command: Command) -> int:
     """Show what `start` would do."""
-    names = args.words("<type>")
-    if any("." in name for name in names):
+    if _names_jobs(args):
         from gaffer_client.cli.commands import fleet
 
         return fleet.start(context, args, command)
@@ -83,7 +87,8 @@ COMMANDS = (
 
             Ctrl-C stops all processes; a second Ctrl-C kills them at once.
 
-            Names with a session, SESSION.NAME or SESSION.*, are jobs of a node, which are started there.
+            Names with a session, SESSION.NAME or SESSION.*, and with -g all names, are jobs of a node, which are
+            started there.
         """,
         aliases=("dev:start",),
         examples=(
