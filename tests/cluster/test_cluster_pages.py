@@ -4,10 +4,12 @@ import json
 import re
 import signal
 from contextlib import ExitStack
+from pathlib import Path
 
 import requests
 from playwright.sync_api import Page, Route, expect
 
+from gaffer.runtime.keyfile import new_key
 from support.browser import check_look
 from support.daemons import Daemon, gafferd, lookupd
 from support.needs import needs_browser
@@ -94,6 +96,18 @@ def test_a_lookupd_that_one_node_names_is_asked_only_on_demand(page: Page) -> No
         expect(row.locator(".state")).to_have_text("answers")
         assert f"lookupd={second.url}" in page.url.replace("%3A", ":").replace("%2F", "/")
         expect(page.locator(".block", has_text="differences")).to_contain_text("missing there")
+
+
+def test_a_lookupd_that_asks_for_a_key_gets_none(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(new_key())
+    (tmp_path / "key").chmod(0o600)
+    keyed = ("--require-key", "--reader-key-file", str(tmp_path / "key"))
+    with lookupd() as first, lookupd(*keyed, "--allowed-origin", first.url) as second:
+        page.goto(f"{first.url}/ui/#/lookupds?lookupd={second.url}")
+        row = page.locator("table.lookupds tbody tr", has_text=second.url)
+        expect(row.locator(".state")).to_have_text("refuses")
+        expect(row).to_contain_text("this page sends it none")
+        assert page.get_by_role("form", name="Log in").count() == 0
 
 
 def test_what_lookupds_disagree_on_is_named(page: Page) -> None:

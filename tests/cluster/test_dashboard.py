@@ -11,6 +11,7 @@ from gaffer.runtime.keyfile import new_key
 from gaffer.schemas.messages import PROTOCOL_VERSION
 from support.daemons import gafferd, lookupd
 from support.needs import needs_browser
+from support.peer import peer
 
 pytestmark = needs_browser
 
@@ -108,3 +109,11 @@ def test_a_lookupd_that_asks_for_a_key_names_itself(page: Page, tmp_path: Path) 
         login.get_by_role("button").click()
         expect(page.get_by_role("link", name="Nodes")).to_be_visible()
         expect(login).to_have_count(0)
+        with peer(registry.url) as node:
+            node.identify("one", id="1" * 32, incarnation=1)
+            call = {"at": 1, "kind": "call", "action": "POST", "route": "/drain", "caller": "key:ops"}
+            node.ask("REPORT", now=1, events=[call])
+            page.get_by_role("link", name="Events").click()
+            expect(page.locator(".timeline")).to_contain_text("drain")
+            expect(page.get_by_text("Who did it is shown with the cluster key.")).to_be_visible()
+            expect(page.get_by_text("key:ops")).to_have_count(0)

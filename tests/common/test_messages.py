@@ -9,17 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gaffer.errors import BadRequest
+from gaffer.schemas.history import Kind, describe
 from gaffer.schemas.messages import (
     Drain,
     Endpoint,
     Identify,
     Leave,
+    LookupLink,
     MessageError,
     Ping,
     Process,
     Refusal,
     RegisterJob,
     RegisterProcess,
+    Report,
+    ReportedEvent,
     Request,
     Snapshot,
     UnregisterJob,
@@ -65,11 +69,20 @@ def test_the_types_of_0_5_need_only_their_few_fields(text: str, message: Request
         Snapshot("5", 4, {"a.b": [Process(3, "starting"), Process(4)], "a.c": []}, draining=True),
         Drain("6"),
         Leave("7"),
+        Report(
+            "8",
+            9.5,
+            [LookupLink("http://a:5010", True, 1.0, "e"), LookupLink("https://[::1]", False, 2.0, error="timed out")],
+            [ReportedEvent(1.0, "job", "exit", "failed", job="a.b", pid=3, details={"exit_code": 1, "oom": False})],
+            7,
+        ),
     ],
 )
 def test_messages_survive_the_wire(message: Request) -> None:
     assert decode_request(encode(message)) == message
 
+
+_LINK = {"connected": True, "since": 1}
 
 _REFUSED = [
     pytest.param("nonsense", "invalid_json", None, id="not JSON", marks=pytest.mark.row("LP-12")),
@@ -106,6 +119,15 @@ _REFUSED = [
         "1",
         id="unknown type",
         marks=pytest.mark.row("LP-14"),
+    ),
+    *(
+        pytest.param(
+            json.dumps({"msgid": "1", "type": "REPORT", "now": 1, "lookupds": [{**_LINK, "address": address}]}),
+            "invalid_message",
+            "1",
+            id=f"a lookupd at {address}",
+        )
+        for address in ("javascript:alert(1)", "http://user:secret@a:5010", "a:5010")
     ),
 ]
 
@@ -183,3 +205,19 @@ def test_labels_that_no_lookupd_takes_are_refused(labels: dict[str, str]) -> Non
         check_labels(labels)
     assert raised.value.reason == "bad_labels"
     assert check_labels({"zone": "a"}) == {"zone": "a"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "route", "details", "what"),
+    [
+        ("call", "POST", "/jobs/{sid}/{job}/restart", {}, "restart"),
+        ("call", "POST", "/jobs/{sid}/{job}/state", {"state": "0"}, "stop"),
+        ("call", "POST", "/jobs/{sid}/{job}/state", {"state": "x"}, "start or stop"),
+        ("call", "PUT", "/elsewhere", {}, "PUT /elsewhere"),
+        ("job", "exit", None, {}, "failed exit"),
+        ("job", "start_failed", None, {}, "start failed"),
+        ("node", "start", None, {}, "node started"),
+    ],
+)
+def test_what_happened_in_words(kind: Kind, action: str, route: str | None, details: dict[str, Any], what: str) -> None:
+    assert describe(kind, action, route, details) == what

@@ -1,6 +1,6 @@
 // What happened in the cluster, newest first: what lookupd sees of nodes, and what nodes report. Many of one kind are one line.
 import {plainText} from "./ansi.js"
-import {get} from "./api.js"
+import {get, may} from "./api.js"
 import {clock, date, moment, number, plural} from "./format.js"
 import {detailsOf, isBad} from "./history.js"
 import {html, useEffect, useMemo, useState, useValue} from "./lib.js"
@@ -113,6 +113,7 @@ export function ClusterEventsPage() {
     <div class="notice" aria-live="polite">
       ${entries !== null && html`<span class="count">${plural(total, "event")}</span>`}
       ${error && at && html`<span class="dim"><${Age} at=${at} prefix="as of " /></span>`}
+      ${entries?.some((entry) => entry.kind === "call") && !may("control") && html`<span class="dim">Who did it is shown with the cluster key.</span>`}
       ${(stable.added > 0 || stable.moved) && html`<button onClick=${stable.apply}>${stable.added > 0 ? `${plural(stable.added, "new line")} — show` : "The order has changed — sort again"}</button>`}</div>
     ${entries === null && !error && html`<${Empty}>Loading…<//>`}
     ${entries?.length === 0 && html`<${Empty}>${filtered ? "No event matches the filter." : "Nothing has happened yet."}<//>`}

@@ -190,7 +190,7 @@ function Row({address, note, word, peer, add}) {
   return html`<tr class=${kind === "bad" || lacking ? "bad" : ""}>
     <td><${State} state=${state} kind=${kind} /></td>
     <td class="c-address">${base && !note ? html`<a href=${new URL("ui/", base).href} target="_blank" rel="noopener noreferrer">${address} ↗</a>` : address}${note && html` <small>${note}</small>`}
-      ${error && html`<br /><small class="warn-text">${base ? explain(error, base) : error.message}</small>`}
+      ${error && html`<br /><small class="warn-text">${error.status === 401 ? "It asks for a key, and this page sends it none. Its own dashboard does." : base ? explain(error, base) : error.message}</small>`}
       ${other && html`<br /><small class="warn-text">It is not the lookupd that the nodes mean by this address, or it has just started.</small>`}
       ${!asked && html`<br /><small>Few nodes announce to it. <button class="link" onClick=${() => add(address)}>Ask it from this page</button> It gets no key.</small>`}</td>
     <td>${!word ? html`<span class="dim">nothing</span>` : lacking ? html`<b class="bad">${number(lacking)} of ${plural(word.nodes, "node")} not connected</b>` : html`${plural(word.connected, "node")} connected`}</td>
