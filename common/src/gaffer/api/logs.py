@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -87,6 +88,18 @@ class LogsOfJobsQuery(LogsQuery, kw_only=True):
     """Which logs of which jobs to return, and from where on; by default everything that is kept."""
 
     job: Annotated[str, Meta(pattern=f"^{_JOBS}$", description="Qualified names of jobs, such as `shop.web,shop.api`.")]
+
+
+_sends_logs = partial(
+    operation,
+    str,
+    media=(TEXT, EVENTS),
+    headers={
+        OFFSET_HEADER: "Without `follow`: the `offset` that continues the response.",
+        GAP_HEADER: "The bytes before the start, `FROM-TO`, that `offset` asks for and that are no longer kept.",
+    },
+    endless=True,
+)
 
 
 class LogsHandler(NodeHandler):
@@ -199,17 +212,7 @@ class LogsHandler(NodeHandler):
 class JobLogsHandler(LogsHandler):
     """The log files of a job."""
 
-    @operation(
-        str,
-        query=LogsQuery,
-        media=(TEXT, EVENTS),
-        headers={
-            OFFSET_HEADER: "Without `follow`: the `offset` that continues the response.",
-            GAP_HEADER: "The bytes before the start, `FROM-TO`, that `offset` asks for and that are no longer kept.",
-        },
-        errors=(LogUnreadable,),
-        endless=True,
-    )
+    @_sends_logs(query=LogsQuery, errors=(LogUnreadable,))
     async def get(self) -> None:
         """Return what the log files of the job hold, over all rotated files; `follow=true` continues as they grow.
 
@@ -229,17 +232,7 @@ class JobLogsHandler(LogsHandler):
 class LogsOfJobsHandler(LogsHandler):
     """The log files of several jobs."""
 
-    @operation(
-        str,
-        query=LogsOfJobsQuery,
-        media=(TEXT, EVENTS),
-        headers={
-            OFFSET_HEADER: "Without `follow`: the `offset` that continues the response.",
-            GAP_HEADER: "The bytes before the start, `FROM-TO`, that `offset` asks for and that are no longer kept.",
-        },
-        errors=(LogUnreadable,),
-        endless=True,
-    )
+    @_sends_logs(query=LogsOfJobsQuery, errors=(LogUnreadable, 404))
     async def get(self) -> None:
         """Return the logs of several jobs as those of one, the older piece first; at most 100 logs.
 
@@ -257,17 +250,7 @@ class LogsOfJobsHandler(LogsHandler):
 class PidLogsHandler(LogsHandler):
     """The log files of a process."""
 
-    @operation(
-        str,
-        query=LogsQuery,
-        media=(TEXT, EVENTS),
-        headers={
-            OFFSET_HEADER: "Without `follow`: the `offset` that continues the response.",
-            GAP_HEADER: "The bytes before the start, `FROM-TO`, that `offset` asks for and that are no longer kept.",
-        },
-        errors=(LogUnreadable,),
-        endless=True,
-    )
+    @_sends_logs(query=LogsQuery, errors=(LogUnreadable,))
     async def get(self) -> None:
         """Return the logs of the slot of the process, as for its job. They include those of earlier processes."""
         process = self.process
