@@ -228,6 +228,7 @@ def test_a_link_to_a_line_leads_to_it(page: Page, node: Daemon) -> None:
     show(page, node, f"#/jobs/shop.linked/logs?line={slot}.out@{epoch}:{offset}")
     expect(page.locator(".line.marked")).to_contain_text("row 4000")
     expect(page.locator(".line.marked")).to_be_in_viewport()
+    expect(page.locator(".follow")).to_have_text("Paused")
 
 
 def test_the_terminal_writes_to_a_process(page: Page, node: Daemon) -> None:
@@ -291,6 +292,15 @@ def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon
     then.get_by_role("link", name="shop.atop").click()
     page.locator("dl").get_by_role("link", name="shop.base").click()
     expect(page.get_by_role("heading", name="shop.base")).to_be_visible()
+
+
+def test_arguments_are_quoted_and_the_last_output_is_shown_to_its_end(page: Page, node: Daemon) -> None:
+    load(node, "quoted", "sh", args=["-c", "seq 100 120; exit 3"], restart="never")
+    show(page, node, "#/jobs/shop.quoted")
+    expect(page.locator("dl")).to_contain_text("-c 'seq 100 120; exit 3'")
+    expect(page.locator(".output").get_by_text("120", exact=True)).to_be_in_viewport()
+    show(page, node, "#/jobs/shop.quoted/definitions")
+    expect(page.get_by_text("sh -c 'seq 100 120; exit 3'")).to_be_visible()
 
 
 def test_values_of_variables_are_hidden_in_the_definitions(page: Page, node: Daemon) -> None:
