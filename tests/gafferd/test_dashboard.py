@@ -189,6 +189,18 @@ def test_a_killed_node_is_announced_and_comes_back(page: Page, tmp_path: Path) -
         expect(page.locator(".line:not(.note)")).to_have_count(2)  # of two runs; nothing is repeated
 
 
+def test_a_silent_node_is_lost_since_it_was_last_heard(page: Page, tmp_path: Path) -> None:
+    page.clock.install()
+    with gafferd(state_dir=tmp_path / "state") as node:
+        show(page, node)
+        expect(page.get_by_text("Live")).to_be_visible()
+        node.signal(signal.SIGSTOP)
+        page.clock.fast_forward(90_000)
+        expect(page.locator(".banner.lost")).to_contain_text("is lost, for 1m")
+        node.signal(signal.SIGCONT)
+        expect(page.locator(".banner.lost")).to_have_count(0)
+
+
 def test_a_log_of_100_000_lines_scrolls(page: Page, node: Daemon) -> None:
     job = load(node, "long", "seq -f 'line number %.0f of a long log' 100000", kind="once")
     eventually(lambda: requests.get(job, timeout=10).json()["state"] == "completed", DEADLINE / 1000)
