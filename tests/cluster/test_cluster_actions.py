@@ -92,7 +92,7 @@ def test_a_job_is_stopped_and_started_on_several_nodes(page: Page, cluster: Clus
     page.get_by_role("button", name="Start", exact=True).click()
     expect(targets.filter(has_text="node-2")).to_contain_text("left out, nothing to do")
     dialog.get_by_role("button", name="Start: 1 job").click()
-    expect(dialog).to_contain_text("Accepted for all 1 job.")
+    expect(dialog).to_contain_text("Accepted.")
     eventually(lambda: state(cluster, 0, "web") in ("starting", "running"), 20)
 
 

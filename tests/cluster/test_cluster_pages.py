@@ -165,6 +165,8 @@ def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_
                 job = {"name": "fragile", "cmd": "exit 3", "shell": True, "restart": "never"}
                 requests.post(f"{node.url}/jobs/shop", json=job, timeout=10)
                 requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=10)
+            plan = {"jobs": [{"name": name, "cmd": "sleep 1000"} for name in ("api", "mail")]}
+            requests.post(f"{node.url}/jobs/depot", json=plan, timeout=10).raise_for_status()
             disabled = {"reason": HOSTILE}
             requests.post(f"{nodes[0].url}/jobs/shop/web/disable", json=disabled, timeout=10)
 
@@ -180,6 +182,7 @@ def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_
             expect(exits.locator("ol li")).to_have_count(2)
             expect(exits.locator("ol li", has_text="node-2")).to_contain_text("exit 3")
             expect(page.locator(".groups > li", has_text="disabled")).to_contain_text("<img src=x")
+            expect(page.get_by_text("jobs api, mail")).to_be_visible()
             assert page.locator(".timeline img").count() == 0
             assert "\u202e" not in page.locator(".timeline").inner_text()
             page.get_by_role("button", name="failures only").click()
@@ -272,6 +275,10 @@ def test_what_opens_on_a_page_fits_and_has_no_grave_fault(page: Page) -> None:
         page.goto(f"{first.url}/ui/#/lookupds")
         expect(page.locator(".block", has_text="1 difference between the lookupds")).to_be_visible()
         check_look(page, "cluster difference")
+        lonely.ask("LEAVE", seq=1)
+        page.reload()
+        expect(page.get_by_text("agree on 1 node.")).to_be_visible()
+        check_look(page, "cluster agreement")
 
 
 WATCH = """

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
@@ -187,6 +188,15 @@ def test_a_wrong_cluster_key_is_explained(tmp_path: Path, caplog: pytest.LogCapt
             eventually(lambda: good.status()[0]["connected"] and bad.status()[0]["error"])
             assert "--cluster-key-file" in (bad.status()[0]["error"] or "")
     assert f"lookupd {server.url}: 401" in caplog.text
+
+
+@pytest.mark.expects_errors("Connection refused")
+def test_a_refused_connection_is_explained() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        announcer = make_announcer(f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with running_manager([announcer]):
+            eventually(lambda: announcer.status()[0]["error"] == "Connection refused")
 
 
 @pytest.mark.row("LP-25")

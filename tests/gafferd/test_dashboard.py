@@ -189,6 +189,18 @@ def test_a_killed_node_is_announced_and_comes_back(page: Page, tmp_path: Path) -
         expect(page.locator(".line:not(.note)")).to_have_count(2)  # of two runs; nothing is repeated
 
 
+def test_a_silent_node_is_lost_since_it_was_last_heard(page: Page, tmp_path: Path) -> None:
+    page.clock.install()
+    with gafferd(state_dir=tmp_path / "state") as node:
+        show(page, node)
+        expect(page.get_by_text("Live")).to_be_visible()
+        node.signal(signal.SIGSTOP)
+        page.clock.fast_forward(90_000)
+        expect(page.locator(".banner.lost")).to_contain_text("is lost, for 1m")
+        node.signal(signal.SIGCONT)
+        expect(page.locator(".banner.lost")).to_have_count(0)
+
+
 def test_a_log_of_100_000_lines_scrolls(page: Page, node: Daemon) -> None:
     job = load(node, "long", "seq -f 'line number %.0f of a long log' 100000", kind="once")
     eventually(lambda: requests.get(job, timeout=10).json()["state"] == "completed", DEADLINE / 1000)
@@ -228,6 +240,7 @@ def test_a_link_to_a_line_leads_to_it(page: Page, node: Daemon) -> None:
     show(page, node, f"#/jobs/shop.linked/logs?line={slot}.out@{epoch}:{offset}")
     expect(page.locator(".line.marked")).to_contain_text("row 4000")
     expect(page.locator(".line.marked")).to_be_in_viewport()
+    expect(page.locator(".follow")).to_have_text("Paused")
 
 
 def test_the_terminal_writes_to_a_process(page: Page, node: Daemon) -> None:
@@ -291,6 +304,15 @@ def test_a_job_of_the_same_session_is_found_by_its_name(page: Page, node: Daemon
     then.get_by_role("link", name="shop.atop").click()
     page.locator("dl").get_by_role("link", name="shop.base").click()
     expect(page.get_by_role("heading", name="shop.base")).to_be_visible()
+
+
+def test_arguments_are_quoted_and_the_last_output_is_shown_to_its_end(page: Page, node: Daemon) -> None:
+    load(node, "quoted", "sh", args=["-c", "seq 100 120; exit 3"], restart="never")
+    show(page, node, "#/jobs/shop.quoted")
+    expect(page.locator("dl")).to_contain_text("-c 'seq 100 120; exit 3'")
+    expect(page.locator(".output").get_by_text("120", exact=True)).to_be_in_viewport()
+    show(page, node, "#/jobs/shop.quoted/definitions")
+    expect(page.get_by_text("sh -c 'seq 100 120; exit 3'")).to_be_visible()
 
 
 def test_values_of_variables_are_hidden_in_the_definitions(page: Page, node: Daemon) -> None:

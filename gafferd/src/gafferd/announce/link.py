@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 import re
 import ssl
@@ -553,4 +554,6 @@ def _explain(error: Exception, *, opening_tls: bool) -> str:
         return f"{error.code}: {message}"
     if isinstance(error, HTTPClientError) and error.code == 599:
         return error.message
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # asyncio's own text is "Connect call failed (HOST, PORT)"
     return str(error) or type(error).__name__

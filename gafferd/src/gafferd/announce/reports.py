@@ -36,5 +36,10 @@ class Reports(Log[ReportedEvent]):
 def _plain(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, list) and all(isinstance(each, str) for each in value):
+        text = ", ".join(value)
+    else:
+        text = msgspec.json.encode(value, enc_hook=str).decode()
     return text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 3]}..."

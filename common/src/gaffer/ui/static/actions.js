@@ -2,7 +2,8 @@
 import {jobPath} from "./api.js"
 
 const names = (jobs) => jobs.map((job) => job.name).join(" ")
-const quote = (text) => (/^[\w.,:=+/@%-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
+// A word of a command line.
+export const quote = (text) => (/^[\w.,:=+/@%-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
 const running = (jobs) => jobs.reduce((sum, job) => sum + job.running, 0)
 const processes = (count) => (count === 1 ? "1 process" : `${count} processes`)
 

@@ -152,5 +152,6 @@ export function explain(error, base = root) {
     if (home.protocol === "https:" && base.protocol === "http:") return `Browsers let a page of https not call ${base.origin}.`
     return `${base.origin} can't be reached from this page. Is it down, or does it lack --allowed-origin=${home.origin}?`
   }
-  return error.hint ? `${error.message} — ${error.hint}` : error.message
+  // The hint of a missing key is about headers, and the page asks for the key anyway.
+  return error.hint && error.status !== 401 ? `${error.message} — ${error.hint}` : error.message
 }

@@ -82,8 +82,8 @@ function NodeRow({node}) {
     <td class="c-state"><${State} state=${node.status} detail=${node.conflict ? "name conflict" : null} /></td>
     <td class="c-name"><${NodeLink} id=${node.id} path=${[]}>${plainText(node.name)}<//></td>
     <td class="num" data-label="not ready">${node.not_ready ? html`<a href=${href(["jobs"], {node: node.name, state: "none,starting,draining"})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
-    <td class="num" data-label="jobs"><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
-    <td class="num" data-label="processes">${number(node.processes)}</td>
+    <td class="num" data-label=${node.jobs === 1 ? "job" : "jobs"}><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
+    <td class="num" data-label=${node.processes === 1 ? "process" : "processes"}>${number(node.processes)}</td>
     <td class="num" data-label="ago">${duration(node.age_ms / 1000)}</td>
     <td data-label="protocol">${plainText(node.version)}</td>
     <td data-label="lookupds"><${Links} links=${node.lookupds} /></td>

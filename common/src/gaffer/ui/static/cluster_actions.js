@@ -181,10 +181,10 @@ function Confirmation({action, rows}) {
     <form onSubmit=${submit}>
       ${usable.length > 0 && phase !== "done" && html`
         ${fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${chosen[field.name]} onChange=${(value) => setValues({...chosen, [field.name]: value})} />`)}
-        <p>${action.effect(usable.map(jobOf), chosen)}${rolling && nodes > 1 ? " One node after the other; it stops at the first that fails. Keep this open meanwhile." : ""}</p>
+        <p>${action.effect(usable.map(jobOf), chosen)}${rolling && nodes > 1 ? " One node after the other; it stops at the first that fails. Keep this page open until it is done." : ""}</p>
         ${commands.map((command) => html`<div class="command" key=${command}><code>${command}</code><${Copy} text=${command} /></div>`)}`}
       ${phase === "asked" && usable.length === 0 && html`<p>Nothing to do: none of these jobs can be asked, or none is in a state for this.</p>`}
-      ${phase === "done" && html`<p role="status">${problems === 0 ? `Accepted for all ${plural(usable.length, "job")}.` : html`<b class="bad">Accepted for ${counts("good")} of ${plural(usable.length, "job")}.</b> What has not answered may have been done: look before you repeat it.`}</p>`}
+      ${phase === "done" && html`<p role="status">${problems === 0 ? usable.length === 1 ? "Accepted." : `Accepted for all ${usable.length} jobs.` : html`<b class="bad">Accepted for ${counts("good")} of ${plural(usable.length, "job")}.</b> What has not answered may have been done: look before you repeat it.`}</p>`}
       <footer>
         <button type="button" onClick=${closeDialog}>${phase === "acting" && rolling ? "Stop after this node" : phase === "acting" || phase === "done" ? "Close" : "Cancel"}</button>
         ${phase !== "done" && html`<button class=${action.danger ? "danger" : "primary"} disabled=${phase !== "asked" || usable.length === 0}>${phase === "asking" ? "Asking the nodes…" : phase === "acting" ? "Sending…" : `${action.label}: ${plural(usable.length, "job")}`}</button>`}

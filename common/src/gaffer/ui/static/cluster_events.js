@@ -123,7 +123,7 @@ export function ClusterEventsPage() {
       return html`${heading}<${Group} key=${group.key} group=${group} open=${opened.has(group.key)} toggle=${toggle} />`
     })}</ol>
     ${stable.rows.length > lines && html`<p class="more"><button onClick=${() => setLines(lines + SHOWN)}>Show ${number(Math.min(SHOWN, stable.rows.length - lines))} more lines</button></p>`}
-    ${entries !== null && stable.rows.length <= lines && (next !== null ? html`<p class="more"><button onClick=${more}>Older events</button></p>` : html`<p class="gap">${left + dropped > 0 ? `${plural(left + dropped, "older event")} ${left + dropped === 1 ? "is" : "are"} not kept here.` : `This lookupd started at ${moment(begun)}. Of what happened before, it knows what nodes have repeated: the newest 50 events of each.`}</p>`)}
+    ${entries !== null && stable.rows.length <= lines && (next !== null ? html`<p class="more"><button onClick=${more}>Older events</button></p>` : html`<p class="gap">${left + dropped > 0 ? `${plural(left + dropped, "older event")} ${left + dropped === 1 ? "is" : "are"} not kept here.` : `This lookupd started at ${moment(begun)}. Older events are those that the nodes sent again: at most the last 50 of each.`}</p>`)}
   </section>`
 }
 

@@ -64,7 +64,7 @@ function Confirmation({action, targets, given}) {
 
   const one = targets.length === 1
   return html`<form class="confirm" onSubmit=${submit}>
-    <h2 id="dialog-title">${action.label} ${one ? nameOf(targets[0]) : plural(targets.length, "job")}</h2>
+    <h2 id="dialog-title">${action.title?.(targets) ?? `${action.label} ${one ? nameOf(targets[0]) : plural(targets.length, "job")}`}</h2>
     <p class="where">on node <strong>${whereabouts()}</strong></p>
     ${!one && html`<ul class="targets">${targets.map((each) => html`<li key=${each.name}>${each.name}</li>`)}</ul>`}
     ${fields.map((field) => html`<${Field} key=${field.name} field=${field} value=${values[field.name]}

@@ -73,6 +73,7 @@ const TIMES = ["at", "until", "next_run", "since"] // seconds since 1970
 
 function valueOf(name, value) {
   if (TIMES.includes(name) && typeof value === "number") return new Date(value * 1000).toISOString()
+  if (Array.isArray(value) && value.every((each) => typeof each === "string")) return value.join(", ")
   return typeof value === "object" ? JSON.stringify(value) : value
 }
 

@@ -1,5 +1,5 @@
 // The last definitions of a job: what each changed, and the way back.
-import {actionNamed} from "./actions.js"
+import {actionNamed, quote} from "./actions.js"
 import {get, jobPath, may} from "./api.js"
 import {confirmAction} from "./confirm.js"
 import {Environment} from "./environment.js"
@@ -31,7 +31,7 @@ export function DefinitionsTab({job}) {
       <header><b>Generation ${generation}</b>${index === 0 ? html`<span class="tag">current</span>` : may("control") && html`<button onClick=${() => confirmAction(actionNamed("rollback"), [job], {to: generation})}>Roll back to this</button>`}</header>
       ${before && changes.length === 0 && html`<p class="dim">Same settings as generation ${before.generation}.</p>`}
       ${changes.length > 0 && html`<table class="changes"><tbody>${changes.map(([name, old, now]) => html`<tr key=${name}><th scope="row">${name}</th><td><del><${Setting} name=${name} value=${old} than=${now} /></del></td><td><ins><${Setting} name=${name} value=${now} than=${old} /></ins></td></tr>`)}</tbody></table>`}
-      ${!before && html`<code>${config.cmd} ${config.args.join(" ")}</code>`}
+      ${!before && html`<code>${[config.cmd, ...config.args.map(quote)].join(" ")}</code>`}
     </li>`
   })}</ol>`
 }

@@ -1,5 +1,5 @@
 // What a job is and which processes it has.
-import {SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
+import {quote, SIGNAL_PROCESS, STOP_PROCESS} from "./actions.js"
 import {get, home, may, root} from "./api.js"
 import {Charts} from "./charts.js"
 import {Environment} from "./environment.js"
@@ -89,7 +89,7 @@ function LastExit({job}) {
 }
 
 const SHOWN = ["cmd", "args", "cwd", "kind", "restart", "schedule", "every", "port", "ready", "live", "after", "max_memory", "max_lifetime", "uid", "gid", "graceful_timeout", "stop_signal"]
-const SHOWN_AS = {every: duration, max_memory: bytes, max_lifetime: duration, graceful_timeout: duration}
+const SHOWN_AS = {args: (words) => words.map(quote).join(" "), every: duration, max_memory: bytes, max_lifetime: duration, graceful_timeout: duration}
 
 function Definition({job}) {
   const {config} = job
@@ -106,6 +106,6 @@ function Definition({job}) {
 
 function Value({name, value, job}) {
   if (name === "after") return html`${value.map((each) => html`<span key=${each}><${JobLink} name=${predecessor(each, job.name)} /> </span>`)}`
-  return html`<code>${name in SHOWN_AS ? SHOWN_AS[name](value) : Array.isArray(value) ? value.join(" ") : String(value)}</code>`
+  return html`<code>${name in SHOWN_AS ? SHOWN_AS[name](value) : String(value)}</code>`
 }
 

@@ -26,7 +26,7 @@ export function LogPane({jobs, buffer, version, state, title, badge, filter, sea
   const marked = useMemo(() => (position !== null ? position : target ? all.findIndex((line) => line.offset !== undefined && `${line.label}@${line.epoch}:${line.offset}` === target) : null), [position, target, version])
 
   useEffect(() => setPosition(null), [match, wanted])
-  const seen = useRef(0)
+  const seen = useRef(follows ? 0 : Infinity) // what is there at first is not new
   useEffect(() => {
     if (following) seen.current = dropped + all.length
     setUnread(dropped + all.length - seen.current)

@@ -169,7 +169,7 @@ function Lookupds({given}) {
       <span class="dim">Lookupds do not talk to each other: nodes announce to each of them.</span></form>
     ${error && html`<${Problem} error=${error} />${here && html`<p class="dim">What you see is from <${Age} at=${here.at} />.</p>`}`}
     ${here === null && !error && html`<${Empty}>Asking the lookupds…<//>`}
-    ${here !== null && html`<table class="list lookupds"><caption class="hidden">Lookupds</caption><thead><tr><th>State</th><th>Lookupd</th><th>Nodes say</th><th class="num">Nodes it knows</th><th class="num">Suspect</th><th class="num">Answered</th></tr></thead>
+    ${here !== null && html`<table class="list lookupds"><caption class="hidden">Lookupds</caption><thead><tr><th>State</th><th>Lookupd</th><th>Reported by nodes</th><th class="num">Known nodes</th><th class="num">Suspect</th><th class="num">Answered</th></tr></thead>
       <tbody><${Row} address=${own?.address ?? home.origin} note="serves this page" word=${own} peer=${{answer: here, error: null, asked: true}} />
       ${[...peers].map(([address, peer]) => html`<${Row} key=${address} address=${address} word=${byAddress.get(address)} peer=${peer} add=${add} />`)}</tbody></table>
       ${peers.size === 0 && html`<p class="dim">${here.nodes.size === 0 ? "No node is known here." : reported.silent === here.nodes.size ? "The nodes do not report their lookupds: they run an earlier version." : "All nodes announce to this lookupd alone."}</p>`}
@@ -213,9 +213,9 @@ function Missing({lookupds}) {
 
 function Differences({differences, here, peers}) {
   const compared = [...peers].filter(([, peer]) => peer.answer && !peer.error)
-  if (differences.length === 0) return html`<p><${State} state=${`This lookupd and ${compared.map(([address]) => address).join(", ")} agree on ${plural(here.nodes.size, "node")}.`} kind="good" /></p>`
+  if (differences.length === 0) return html`<p class="agreement"><${State} state=${`This lookupd and ${compared.map(([address]) => address).join(", ")} agree on ${plural(here.nodes.size, "node")}.`} kind="good" /></p>`
   return html`<section class="block"><h2>${plural(differences.length, "difference")} between the lookupds</h2>
-    <table class="list"><thead><tr><th>Node</th><th>Here</th><th>Lookupd</th><th>What it says</th><th class="num">For</th></tr></thead>
+    <table class="list"><thead><tr><th>Node</th><th>Here</th><th>Lookupd</th><th>Difference</th><th class="num">For</th></tr></thead>
     <tbody>${differences.slice(0, MOST).map((each) => html`<tr key=${`${each.address} ${each.key}`} class="bad"><td>${plainText(each.node.name)}</td><td>${each.here ? html`<${State} state=${each.here.status} />` : html`<span class="dim">–</span>`}</td><td>${each.address}</td><td>${each.text}</td><td class="num"><${Age} at=${each.since} suffix="" /></td></tr>`)}</tbody></table>
     ${differences.length > MOST && html`<p class="dim">${number(differences.length - MOST)} more.</p>`}</section>`
 }

@@ -17,6 +17,7 @@ const DRAIN = {
 }
 const UNDRAIN = {
   label: "Put back into service",
+  title: ([node]) => `Put ${node.name} back into service`,
   effect: () => "Jobs of the node start again.",
   request: () => ({method: "DELETE", path: "/drain"}),
   command: () => "gaffer undrain",

@@ -1,7 +1,7 @@
 // Which jobs come after which: each column has those that wait for the columns before it.
 import {get} from "./api.js"
 import {listen, paced} from "./events.js"
-import {predecessor} from "./format.js"
+import {plural, predecessor} from "./format.js"
 import {html, useEffect, useState} from "./lib.js"
 import {Empty, JobLink, kindOfJob, Problem, State} from "./parts.js"
 
@@ -52,8 +52,8 @@ export function OrderPage() {
   return html`<section class="page" aria-label="Order of jobs">
     <h1 class="hidden">Order of jobs</h1>
     ${error && html`<${Problem} error=${error} />`}
-    <p class="dim">A job starts when those it comes <code>after</code> are as it wants them, and stops before them.${involved.length < jobs.length ? ` ${jobs.length - involved.length} jobs depend on no other.` : ""}</p>
-    ${involved.length === 0 && html`<${Empty}>No job has <code>after</code>.<//>`}
+    <p class="dim">A job starts after the jobs that its setting <code>after</code> lists, and stops before them.${involved.length > 0 && involved.length < jobs.length ? ` Not shown: ${plural(jobs.length - involved.length, "other job")}.` : ""}</p>
+    ${involved.length === 0 && html`<${Empty}>No job has the setting <code>after</code>.<//>`}
     <div class="order">${columns.map((column, index) => html`<section key=${index}><h2>${index === 0 ? "First" : index === 1 ? "Then" : `Step ${index + 1}`}</h2>
       <ul>${column.map((job) => html`<li key=${job.name} class=${`${kindOfJob(job)}${related(job) ? "" : " far"}`} onPointerEnter=${() => setNear(job.name)} onPointerLeave=${() => setNear(null)}>
         <${JobLink} name=${job.name} /><${State} state=${job.state} kind=${kindOfJob(job)} />

@@ -1,6 +1,6 @@
 // Output of processes as text with the colours of terminals, and the matches of a search.
 import {pieces} from "./ansi.js"
-import {html} from "./lib.js"
+import {html, useLayoutEffect, useRef} from "./lib.js"
 
 // A pattern that finds `text` in any case; null for an empty text.
 export const patternOf = (text) => (text ? new RegExp(text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "giu") : null)
@@ -33,6 +33,11 @@ export function Line({text, match = null}) {
   })
 }
 
+// The last output of a process, scrolled to its end.
 export function Output({text}) {
-  return html`<pre class="output">${text.split("\n").map((line, index) => html`<div key=${index}><${Line} text=${line} />${"\n"}</div>`)}</pre>`
+  const element = useRef(null)
+  useLayoutEffect(() => {
+    element.current.scrollTop = element.current.scrollHeight
+  }, [text])
+  return html`<pre class="output" ref=${element}>${text.split("\n").map((line, index) => html`<div key=${index}><${Line} text=${line} />${"\n"}</div>`)}</pre>`
 }

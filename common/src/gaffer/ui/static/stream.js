@@ -70,7 +70,14 @@ export function follow({path, query, onEvents, onOpen = () => {}, onState = () =
 
   async function connect() {
     const abort = (stopper = new AbortController())
-    let heard = setTimeout(() => abort.abort(), SILENCE)
+    const expectBytes = () => {
+      const at = Date.now()
+      return setTimeout(() => {
+        since ??= at // nothing came after that
+        abort.abort()
+      }, SILENCE)
+    }
+    let heard = expectBytes()
     try {
       const response = await send("GET", path, {
         query: query(lastId),
@@ -87,7 +94,7 @@ export function follow({path, query, onEvents, onOpen = () => {}, onState = () =
         const {done, value} = await reader.read()
         clearTimeout(heard)
         if (done || closed) break
-        heard = setTimeout(() => abort.abort(), SILENCE)
+        heard = expectBytes()
         const events = parser.push(decoder.decode(value, {stream: true}))
         for (let start = 0; start < events.length && !closed; start += SLICE) {
           if (start) await breathe()
