@@ -177,7 +177,9 @@ def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_
             eventually(lambda: happened().count("exit") == 2 and "disabled" in happened())
             page.goto(f"{registry.url}/ui/#/events")
             exits = page.locator(".groups > li", has_text="failed exit")
-            expect(exits.locator(".row").first).to_contain_text(re.compile("2 times.*shop.fragile.*on 2 nodes.*exit 3"))
+            expect(exits.locator(".row").first).to_contain_text(
+                re.compile("2 times.*shop.fragile.*on node-., node-..*exit 3")
+            )
             exits.get_by_role("button", name="Show 2 entries").click()
             expect(exits.locator("ol li")).to_have_count(2)
             expect(exits.locator("ol li", has_text="node-2")).to_contain_text("exit 3")
@@ -194,7 +196,7 @@ def test_events_of_before_are_listed_with_reasons_and_return_after_a_restart_of_
         expect(page.locator(".banner.lost")).to_be_visible()
         with lookupd(*QUICK, "--bind", f"127.0.0.1:{port}", "--warmup", "10") as again:
             expect(page.locator(".banner.lost")).to_have_count(0)
-            expect(exits.locator(".row").first).to_contain_text(re.compile("2 times.*on 2 nodes.*exit 3"))
+            expect(exits.locator(".row").first).to_contain_text(re.compile("2 times.*on node-., node-..*exit 3"))
             expect(page.locator(".gap")).to_contain_text("This lookupd started at")
             page.get_by_role("button", name="failures only").click()
             page.get_by_role("searchbox").fill("")

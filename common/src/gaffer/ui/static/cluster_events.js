@@ -12,6 +12,7 @@ import {connection, follow, HEARTBEAT, lost} from "./stream.js"
 const PAGE = 500 // entries
 const MOST = 2000 // entries that the page keeps
 const SHOWN = 200 // lines
+const NAMED = 3 // nodes of a line that are named, not counted
 const WINDOW = 600 // seconds: entries of one kind that are closer become one line
 const RETRY = 2000 // ms
 
@@ -74,7 +75,7 @@ function grouped(entries) {
   const groups = []
   const open = new Map()
   for (const entry of [...entries].sort((a, b) => b.at - a.at || b.id - a.id)) {
-    const kind = [entry.action, entry.route, entry.outcome, entry.job].join("\n")
+    const kind = [entry.action, entry.route, entry.outcome, entry.job, entry.caller].join("\n")
     const group = open.get(kind)
     if (group && group.entries.at(-1).at - entry.at <= WINDOW) {
       group.entries.push(entry)
@@ -131,8 +132,7 @@ export function ClusterEventsPage() {
 function summary(entries) {
   const [newest] = entries
   const details = new Set(entries.map(detailsOf)).size === 1 ? detailsOf(newest) : newest.job && detailsOf(newest) ? `last: ${detailsOf(newest)}` : ""
-  const caller = entries.every((entry) => entry.caller === newest.caller) ? newest.caller : null
-  return {...newest, caller, text: details}
+  return {...newest, text: details}
 }
 
 function Group({group, open, toggle}) {
@@ -154,7 +154,8 @@ const NodeLink = ({entry: {node, node_id: id}}) => (id ? html`<a href=${href([],
 
 function Subject({entry, nodes}) {
   const job = entry.job && (nodes.length === 1 && entry.node_id ? html`<a class="job" href=${href(["jobs", entry.job], {}, entry.node_id)}>${plainText(entry.job)}</a>` : html`<span class="job">${plainText(entry.job)}</span>`)
-  const where = nodes.length === 1 ? html`<b><${NodeLink} entry=${nodes[0]} /></b>` : nodes.length > 1 ? html`<b>${plural(nodes.length, "node")}</b>` : null
+  const named = nodes.length <= NAMED ? nodes.map((each, index) => html`${index > 0 && ", "}<b><${NodeLink} entry=${each} /></b>`) : html`<b>${plural(nodes.length, "node")}</b>`
+  const where = nodes.length > 0 && named
   return html`${job}${where && html`<span>${job ? "on " : ""}${where}</span>`}${entry.pid !== null && nodes.length === 1 && html`<span class="dim">pid ${entry.pid}</span>`}`
 }
 
