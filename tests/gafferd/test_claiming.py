@@ -5,17 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from support.console import Terminal
 from support.daemons import Daemon, clean_env, command_path, gafferd
 from support.needs import needs_root
 from support.poll import eventually
-from support.survival import TIMEOUT, Node, count_lines, feeds, kept_node, ping, writers
+from support.survival import TIMEOUT, Node, count_lines, feeds, kept_node, kill_daemons, ping, writers
 
 IN_USE = "is in use by another gafferd"
 
@@ -55,10 +56,11 @@ def claim(node: Node) -> socket.socket:
     return eventually(connect, timeout=TIMEOUT, retry_on=(OSError,))
 
 
-def start(node: Node) -> subprocess.CompletedProcess[str]:
+def start(node: Node, *args: str, enter: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Start a gafferd that is expected to be refused."""
+    bind = args or ("--bind", "127.0.0.1:0")
     return subprocess.run(
-        [command_path("gafferd"), "--state-dir", str(node.state), "--bind", "127.0.0.1:0"],
+        [*enter, command_path("gafferd"), "--state-dir", str(node.state), *bind],
         env=clean_env(),
         capture_output=True,
         text=True,
@@ -220,4 +222,61 @@ def test_the_next_one_may_fail_to_start(tmp_path: Path) -> None:
         keeper.wait_for_line("listening on http:")
         assert Node(keeper, node.state).instances("w") == before
         keeper.stop()
+        assert not any(psutil.pid_exists(each.os_pid) for each in before)
+
+
+def test_a_node_that_can_not_start_takes_nothing(tmp_path: Path) -> None:
+    with orphan(tmp_path) as node:
+        before = node.instances("w")
+        kill_keeper(node)
+        claim(node).close()
+        assert node.instances("w") == before
+        pid = node.pid
+        refused = start(node, "--bind", "0.0.0.0:0")
+        assert (refused.returncode, "no API key" in refused.stderr) == (2, True)
+        assert (node.pid, node.instances("w")) == (pid, before)
+        node.stop()
+
+
+def test_a_limit_that_is_too_low_for_what_is_kept(tmp_path: Path) -> None:
+    with orphan(tmp_path) as node:
+        before = node.instances("w")
+        kill_keeper(node)
+        claim(node).close()
+        kept = len(list(Path(f"/proc/{psutil.Process(node.pid).ppid()}/fd").iterdir()))
+        for limit in (kept, kept + 30):
+            refused = start(node, enter=("prlimit", f"--nofile={limit}"))
+            assert (refused.returncode, IN_USE in refused.stderr or "which has died" in refused.stderr) == (1, True)
+            assert node.instances("w") == before
+        assert "the limit of open files is" in refused.stderr
+        node.stop()
+
+
+def test_more_is_kept_than_the_soft_limit_of_the_next_one(tmp_path: Path) -> None:
+    with orphan(tmp_path) as node:
+        before = node.instances("w")
+        streams = [f"s{number}" for number in range(40)]
+        node.load({"name": "many", "cmd": "sleep", "args": ["1000"], "custom_streams": streams})
+        many = node.running("many", 1)
+        kill_keeper(node)
+        with gafferd("--keeper", state_dir=node.state, enter=("prlimit", "--nofile=64:4096")) as keeper:
+            other = Node(keeper, node.state)
+            other.kill()
+            assert (other.instances("w"), other.instances("many")) == (before, many)
+
+
+def test_a_terminal_that_stops_background_writers(tmp_path: Path) -> None:
+    with orphan(tmp_path) as node:
+        before = node.instances("w")
+        kill_keeper(node)
+        assert node.instances("w") == before
+        command = [command_path("gafferd"), "--bind", "127.0.0.1:0", "--state-dir", str(node.state)]
+        terminal = Terminal("sh", "-c", 'stty tostop; exec "$0" "$@"', *command, cwd=tmp_path, HOME=str(tmp_path))
+        try:
+            terminal.shows("gafferd.sock")
+            terminal.process.terminate()
+            assert terminal.wait() == 0
+        finally:
+            kill_daemons(node.state)
+            terminal.close()
         assert not any(psutil.pid_exists(each.os_pid) for each in before)

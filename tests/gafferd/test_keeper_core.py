@@ -482,6 +482,16 @@ def test_a_keeper_that_ends_is_not_taken_over(words: list[str]) -> None:
     assert story >> ("claimed",) << [("refuse",)]
 
 
+@pytest.mark.parametrize("event", [("signal", TERM), "STOPPING=1"])
+def test_a_keeper_that_is_to_end_does_so_when_the_other_has_not_taken_over(event: tuple[str, int] | str) -> None:
+    _, story = running("READY=1")
+    said = ("log", "another gafferd was started here, and takes over")
+    story = story >> ("claimed",) << [said, ("kill", 50, KILL)]
+    step = datagram(event) if isinstance(event, str) else event
+    story = story >> step << ([] if isinstance(event, str) else [("kill", 50, TERM)])
+    assert story >> ("exited", 50, SIGNALLED) << ended("", [("give",)]) >> ("unclaimed",) << [("exit", 0)]
+
+
 def test_a_table_of_another_version_is_taken_over_as_far_as_it_is_understood() -> None:
     core = Core(100.0)
     table = "NEW=1\nFD=7 a/x\nFD=y b\nCHILD=61 a 1 2 3\nRECORD=x\nCHILD=62 b\nNEW=2\nEXITED=62 much\n=\n"

@@ -31,8 +31,8 @@ again until ACK, and `ERR=text` for a datagram that is not understood.
 
 A keeper whose predecessor was killed has nobody who waits for it. It listens at the abstract address that `_address`
 makes of the lock of the state directory. A gafferd that the same user starts there sends `CLAIM`, gets the names and
-descriptors, 64 a message, and at last `TABLE` with the descriptor of a table, and answers `TAKEN` just before it
-becomes the keeper.
+descriptors, 64 a message, and at last `TABLE` with the descriptor of a table. It becomes the keeper, which answers
+`TAKEN`: one that dies before that has changed nothing.
 
 `Core` decides, without any I/O; `Keeper` carries out. Only small modules are imported: the keeper must cost little.
 """
@@ -320,7 +320,10 @@ class Core:
         return [*actions, ("give",) if self.daemon is None else ("kill", self.daemon, SIGKILL)]
 
     def _on_unclaimed(self, now: float) -> Iterable[Action]:
-        self._claimed, self._started_at = False, now
+        self._claimed = False
+        if self._quit or self._stopping:  # gafferd was asked to end when it was killed
+            return self._end(_after(self._quit), now)
+        self._started_at = now
         return [("log", "the other gafferd did not take over: going on")]
 
     def _on_signal(self, number: int, now: float) -> Iterable[Action]:
@@ -695,7 +698,7 @@ class Keeper:
     def __init__(
         self, descriptor: int, daemon: int, background: bool, log: str, command: list[str], table: str = ""
     ) -> None:
-        own = dict(line.partition("=")[::2] for line in table.splitlines()[:3])  # what is not for the core
+        own = dict(line.partition("=")[::2] for line in table.splitlines()[:4])  # what is not for the core
         self._command, self._background, self._log_file = command, background, log
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         if "LIMIT" in own:
@@ -729,6 +732,8 @@ class Keeper:
             self._carry_out(self._core.restore(table, time.monotonic()))
             for each in self._stored():
                 os.set_inheritable(each, False)
+        if "CLAIM" in own:
+            self._confirm(_socket.socket(fileno=int(own["CLAIM"])))
 
     def run(self) -> int:
         """Run until gafferd has ended for good; return the exit status."""
@@ -1057,7 +1062,8 @@ class Keeper:
             file = os.memfd_create("table", os.MFD_CLOEXEC)
             _write_all(file, self._core.table(time.monotonic()).encode())
             self._give("TABLE", file)
-            taken = self._claim.recv(64) == b"TAKEN"
+            os.close(file)
+            taken = self._is_taken(self._claim)
         except OSError:
             taken = False
         self.do_refuse()
@@ -1065,6 +1071,24 @@ class Keeper:
             self.do_exit(0)
         else:
             self._handle("unclaimed")
+
+    def _is_taken(self, claim: _socket.socket) -> bool:
+        try:
+            return claim.recv(64) == b"TAKEN"
+        except TimeoutError:
+            claim.shutdown(_socket.SHUT_RDWR)  # from now on it can't say so
+            return claim.recv(64) == b"TAKEN"  # it may just have
+
+    def _confirm(self, claim: _socket.socket) -> None:
+        """Let the keeper end whose place this one takes; end if that one goes on."""
+        try:
+            claim.send(b"TAKEN")
+        except OSError as error:
+            pid, _, _ = memoryview(claim.getsockopt(_socket.SOL_SOCKET, SO_PEERCRED, 12)).cast("i")
+            if _runs(pid):
+                self.do_log(f"can't take over from the keeper (pid {pid}), which did not wait: {error.strerror}")
+                self.do_exit(1)
+        claim.close()
 
     def _give(self, text: str, *descriptors: int) -> None:
         assert self._claim is not None
@@ -1278,6 +1302,14 @@ def _status(pid: int) -> int | str | None:
     if found.si_code == os.CLD_EXITED:
         return int(found.si_status) << 8
     return int(found.si_status) | (0x80 if found.si_code == os.CLD_DUMPED else 0)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in b"ZX"
+    except OSError:
+        return False
 
 
 def _children() -> list[int]:

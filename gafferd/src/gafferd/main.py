@@ -13,6 +13,7 @@ from gaffer.pidfile import hold_pidfile
 from gaffer.runtime import startup
 from gaffer.runtime.activation import PassedSocket, take_sockets
 from gaffer.runtime.daemonize import ProcessTitle, daemonize
+from gaffer.runtime.descriptors import raise_descriptors
 from gaffer.runtime.log import setup_logging
 from gaffer.runtime.options import Option
 from gaffer.runtime.settings import option_groups
@@ -108,15 +109,17 @@ def run(options: Mapping[str, Any], environ: MutableMapping[str, str]) -> int:
     title = ProcessTitle("gafferd", sys.argv[1:])
     log = os.path.abspath(settings.error_log) if settings.error_log else None
     keeper = join_keeper(environ, settings.watchdog, background=settings.daemon, log=log)
+    if keeper is not None:
+        raise_descriptors()  # for all that it sends
     passed = keeper.passed() if keeper is not None else take_sockets(environ)
     if keeper is None and not settings.daemon:  # before the slow imports, while there is little to copy
-        keeper = _start_keeper(settings, state_path, log, passed)
+        keeper = _start_keeper(settings, state_path, log, passed, lambda: _check(effective, home, state_path, passed))
     from gafferd.server import make_server
 
     server = make_server(effective, home, state_path, verbosity, passed)
     ready = daemonize(wait=True) if settings.daemon and keeper is None else _stay
     if keeper is None and settings.daemon:
-        keeper = _start_keeper(settings, state_path, log, passed, ready)
+        keeper = _start_keeper(settings, state_path, log, passed, _stay, ready)
     startup.hold_signals()
     # The lock comes first: a second gafferd touches neither the log nor the pidfile of the one that holds it.
     with contextlib.closing(_lock(state_path, keeper)) as lock:
@@ -159,12 +162,20 @@ def _start_keeper(
     state_path: Path,
     log: str | None,
     passed: Sequence[PassedSocket],
+    check: Callable[[], None],
     leave: Callable[[], None] = _stay,
 ) -> KeeperLink | None:
     if not settings.keeper:
         return None
-    take_over(state_path / "lock", find_owner, Program.current(settings.daemon, log), passed, leave)
+    take_over(state_path / "lock", find_owner, Program.current(settings.daemon, log), passed, check, leave)
     return start_keeper(watchdog=settings.watchdog, background=settings.daemon, log=log, passed=passed)
+
+
+def _check(effective: Effective, home: Path, state_path: Path, passed: Sequence[PassedSocket]) -> None:
+    """Raise the error of a node that can't be made of the settings."""
+    from gafferd.server import make_server
+
+    make_server(effective, home, state_path, 0, passed)
 
 
 def _check_together(options: Mapping[str, Any]) -> None:

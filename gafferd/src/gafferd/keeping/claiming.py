@@ -19,7 +19,7 @@ from urllib.parse import quote
 from gaffer.processes import procfs
 from gaffer.processes.procfs import Stat
 from gaffer.runtime.activation import PassedSocket
-from gafferd.keeping.starting import Program
+from gafferd.keeping.starting import Program, write_past_tostop
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _MAX_PASSED = 253
 _TIMEOUT = 20.0  # seconds for each message
 _PATIENCE = 2.0  # seconds until a gafferd has taken the place of its keeper
 _INTERVAL = 0.02  # seconds
+_SPARE = 64  # descriptors besides those that are kept
 
 
 def take_over(
@@ -36,13 +37,15 @@ def take_over(
     find_owner: Callable[[int], Stat | None],
     program: Program,
     passed: Sequence[PassedSocket],
+    check: Callable[[], object],
     leave: Callable[[], None],
 ) -> None:
     """Become the keeper of what runs with a state directory, if the keeper of that was killed; otherwise return.
 
     `path` is that of the lock, `find_owner` returns the running gafferd that it names, given its descriptor. `program`
-    is how to run the keeper, `passed` are the sockets that our service manager passed, and `leave` is called before
-    this process becomes the keeper. Call it before there are threads, locks or a loop.
+    is how to run the keeper, `passed` are the sockets that our service manager passed. `check` is called before
+    anything is changed and raises an error if a gafferd of these settings can't start, `leave` before this process
+    becomes the keeper. Call it before there are threads, locks or a loop.
     """
     try:
         lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -50,6 +53,10 @@ def take_over(
         return
     try:
         connection = _connect(lock, find_owner)
+        if connection is not None:
+            connection.close()  # it does not wait for the check
+            check()
+            connection = _connect(lock, find_owner)
     finally:
         os.close(lock)
     if connection is None:
@@ -63,11 +70,14 @@ def take_over(
             connection.send(b"CLAIM")
             for name, descriptor in _receive(connection):
                 held.append((name, descriptor))
-            table = _table(held, passed)
-            file = program.write_table(table, [*(each for _, each in held), *(each.socket.fileno() for each in passed)])
+            if hard != resource.RLIM_INFINITY and len(held) + _SPARE > hard:
+                raise OSError(f"the limit of open files is {hard}, and {len(held)} are kept")
+            table = f"CLAIM={connection.fileno()}\n{_table(held, passed)}"
+            descriptors = [*(each for _, each in held), *(each.socket.fileno() for each in passed)]
+            file = program.write_table(table, [*descriptors, connection.fileno()])
+            write_past_tostop()
             leave()
-            connection.send(b"TAKEN")
-        program.execute("--table", file)
+            program.execute("--table", file)
     except OSError as error:
         logger.warning("can't take over from the gafferd that holds %s: %s", path, error)
     for _, descriptor in held:

@@ -36,8 +36,7 @@ def start_keeper(
     not start.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if _terminal_stops_writers():
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # also in each gafferd that the keeper starts
+    write_past_tostop()
     sys.stdout.flush()
     sys.stderr.flush()
     keeper = os.getpid()
@@ -61,13 +60,12 @@ def start_keeper(
     return link
 
 
-def _terminal_stops_writers() -> bool:
-    """Return whether our terminal stops processes that write to it from another group: `stty tostop`."""
+def write_past_tostop() -> None:
+    """Write all the same to a terminal that stops writers from other groups: `stty tostop`."""
     for descriptor in (1, 2):
         with contextlib.suppress(termios.error):
             if termios.tcgetattr(descriptor)[3] & termios.TOSTOP:
-                return True
-    return False
+                signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
 
 def join_keeper(
@@ -82,6 +80,7 @@ def join_keeper(
     text = environ.pop(VARIABLE, None)
     if text is None:
         return None
+    write_past_tostop()
     try:
         os.set_inheritable(int(text), False)
         connection = socket.socket(fileno=int(text))
