@@ -325,7 +325,7 @@ class AnyJob(RuleBasedStateMachine):
             assert not finished or job.config.scheduled
             assert sorted(ready + finished) == list(range(1, job.target + 1))
             assert sorted(slot for slot in system.alive.values() if slot) == ready
-            assert job.state is JobState.RUNNING
+            assert job.state is (JobState.RUNNING if job.slots or job.committed else JobState.WAITING)
         self.tell(ev.Unloaded())
         system.settle()
         assert job.gone

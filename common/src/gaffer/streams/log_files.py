@@ -238,10 +238,9 @@ class LogWriter:
         self._losses[path] = _Loss(file, size + (earlier.size if earlier else 0), reason)
         _forget_oldest(self.lost_by_job)
         _forget_oldest(self._losses)
-        self._failing = True
         now = time.monotonic()
         if self._reported is None or now - self._reported >= _REPORT_INTERVAL:
-            self._reported = now
+            self._reported, self._failing = now, True
             log.error("%s; %d bytes of logs lost so far", report or reason, self.lost, extra={"job": file.job})
 
     def _report_recovery(self) -> None:
