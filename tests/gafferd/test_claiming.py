@@ -243,8 +243,8 @@ def test_a_limit_that_is_too_low_for_what_is_kept(tmp_path: Path) -> None:
         before = node.instances("w")
         kill_keeper(node)
         claim(node).close()
-        kept = len(list(Path(f"/proc/{psutil.Process(node.pid).ppid()}/fd").iterdir()))
-        for limit in (kept, kept + 30):
+        kept = len(list(Path(f"/proc/{node.get('/health')['keeper']['pid']}/fd").iterdir()))
+        for limit in (max(kept, 48), kept + 30):
             refused = start(node, enter=("prlimit", f"--nofile={limit}"))
             assert (refused.returncode, IN_USE in refused.stderr or "which has died" in refused.stderr) == (1, True)
             assert node.instances("w") == before
