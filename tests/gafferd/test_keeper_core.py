@@ -548,7 +548,7 @@ def test_long_names_and_many_children_fit_into_messages() -> None:
     name = "n" * (keeper.MAX_NAME - 4)
     for k in range(100):
         core.handle(datagram(f"FDSTORE=1\nFDNAME={name}{k}", k), 100.0)
-        core.handle(datagram(f"CHILD={1000 + k} {name}{k}"), 100.0)
+        core.handle(datagram(f"CHILD={10**9 + k} {name}{k}"), 100.0)
     messages = sent(core, "DUMP=1")
     assert max(len(data) for data, _ in messages) <= keeper.MAX_MESSAGE
     assert sum(data.count(b"CHILD=") for data, _ in messages) == 100
