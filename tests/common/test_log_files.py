@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Lock
 
 import pytest
 
@@ -17,7 +19,7 @@ from gaffer.manager import Manager
 from gaffer.process import ProcessConfig
 from gaffer.streams import log_files
 from gaffer.streams.journal import Journal
-from gaffer.streams.log_files import LogWriter
+from gaffer.streams.log_files import LogFile, LogWriter
 from gaffer.streams.rotation import Rotation
 from support.managers import running_manager
 from support.needs import needs_linux, needs_mount
@@ -43,6 +45,23 @@ def test_what_is_put_is_in_the_file_once_the_writer_is_closed(writer: LogWriter)
     assert file.path.read_bytes() == b"".join(parts)
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
+
+
+def test_an_end_while_data_is_being_written_is_not_missed(tmp_path: Path) -> None:
+    loop, due = new_loop(), SimpleQueue[LogFile | None]()
+    made = LogWriter(loop, tmp_path).file("f", Rotation(0, 0))
+    file = LogFile(loop, Lock(), due, Event(), made.place, made.rotation, made.formatter, "job")
+    file.put(b"data\n")
+    assert due.get_nowait() is file
+    data, _, finished = file.take()
+    file.finish()
+    assert due.empty()
+    file.written(len(data[0]), finished=finished)
+    assert due.get_nowait() is file
+    assert file.take() == ([], [], True)
+    file.written(0, finished=True)
+    assert due.empty()
+    loop.close()
 
 
 def test_a_full_file_is_rotated_and_the_oldest_is_dropped(writer: LogWriter) -> None:

@@ -167,7 +167,7 @@ class LogWriter:
                     )
                 self._append(file, parts, progress, finished=finished)
         file.settle(finished=finished, lacks=file.path in self._losses)
-        file.written(size)
+        file.written(size, finished=finished)
         if finished:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 self._loop.call_soon_threadsafe(file.end)
@@ -379,11 +379,11 @@ class LogFile:
             self._data, self._times = [], []
             return taken
 
-    def written(self, size: int) -> None:
-        """Record that `size` of the taken bytes were written or dropped."""
+    def written(self, size: int, *, finished: bool) -> None:
+        """Record that `size` of the taken bytes were written or dropped; `finished` as taken with them."""
         with self._lock:
             self._waiting -= size
-            if self._waiting:
+            if self._waiting or (self._finished and not finished):
                 self._due.put(self)
             resume = self._held and self._waiting <= LOW
             self._held = self._held and not resume
