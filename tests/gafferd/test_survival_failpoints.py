@@ -127,7 +127,6 @@ PLACES = (
 )
 
 
-@pytest.mark.faults
 def test_a_death_between_two_steps_leaves_no_process_twice_or_alone(watched: Watched) -> None:
     for place in PLACES:
         assert die_at(watched, place), place

@@ -136,9 +136,12 @@ class KeptProcesses(Recorder):
         self._recorder.exited(job, exits, restarts)
 
     def unloaded(self, job: str) -> None:
-        """Have the processes of the job forgotten at once, so that a later job of this name never gets their exits."""
+        """Have the processes of the job forgotten at once, so that a later job of this name never gets their exits.
+
+        All have exited, also those whose output is still being written to the log, which have not `ended` yet.
+        """
         self._recorder.unloaded(job)
-        gone = {pid for pid in self._settling | self._ended if self._records[pid].job == job}
+        gone = {pid for pid, record in self._records.items() if record.job == job}
         self._settling -= gone
         self._ended -= gone
         self._forget(gone)
