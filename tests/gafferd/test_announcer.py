@@ -817,6 +817,22 @@ async def test_events_are_reported_once_to_each_start_of_a_lookupd() -> None:
         assert [report["first"] for report in reports(lookup) if "events" in report] == [10]
 
 
+@pytest.mark.parametrize("number", ["", "x", "-1", "1e3", "999", "9" * 900])
+async def test_a_reply_to_a_report_that_was_not_sent_means_nothing(number: str) -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        if message["type"] == "REPORT":
+            return {**OK, "msgid": f"report {number}"}
+        return {**WELCOME, "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        announcer.report(new_entry(1.0, "job", "event"))
+        tables.set(web=[1])
+        await eventually_async(lambda: "REGISTER_PROCESS" in lookup.types())
+        await eventually_async(lambda: link_of(announcer)._answered > 0)
+        assert (len(lookup.connections), link_of(announcer)._acknowledged) == (1, 0)
+
+
 @pytest.mark.expects_errors("refused a report, which is not repeated: 413 full")
 async def test_a_refused_report_ends_no_connection() -> None:
     def answer(message: dict[str, Any]) -> dict[str, Any]:

@@ -459,7 +459,7 @@ class Link:
                 self._show()
                 continue
             if isinstance(reply.msgid, str) and reply.msgid.startswith(_REPORT):
-                self._reported_until(int(reply.msgid.removeprefix(_REPORT)), reply)
+                self._reported_until(reply.msgid.removeprefix(_REPORT), reply)
                 continue
             _check(reply)
             if reply.msgid in self._awaited:
@@ -474,10 +474,11 @@ class Link:
                 self._snapshot_due = True
                 self._post(self._snapshot())
 
-    def _reported_until(self, number: int, reply: Reply) -> None:
+    def _reported_until(self, number: str, reply: Reply) -> None:
         """Handle the reply to a report. What people are told is not worth a reconnection."""
         if not reply.errno:
-            self._acknowledged = max(self._acknowledged, number)
+            if number.isdecimal() and int(number) <= self._reported:  # otherwise to none of ours
+                self._acknowledged = max(self._acknowledged, int(number))
         elif self._takes_reports:
             self._takes_reports = False
             why = _shortened(f"{reply.errno} {reply.reason or ''}".rstrip())
