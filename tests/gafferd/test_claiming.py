@@ -12,11 +12,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.console import Terminal
 from support.daemons import Daemon, clean_env, command_path, gafferd
 from support.needs import needs_root
 from support.poll import eventually
-from support.survival import TIMEOUT, Node, count_lines, feeds, kept_node, kill_daemons, ping, writers
+from support.survival import (
+    TIMEOUT,
+    Node,
+    count_lines,
+    feeds,
+    kept_node,
+    ping,
+    serve_below_tostop,
+    writers,
+)
 
 IN_USE = "is in use by another gafferd"
 
@@ -270,13 +278,5 @@ def test_a_terminal_that_stops_background_writers(tmp_path: Path) -> None:
         before = node.instances("w")
         kill_keeper(node)
         assert node.instances("w") == before
-        command = [command_path("gafferd"), "--bind", "127.0.0.1:0", "--state-dir", str(node.state)]
-        terminal = Terminal("sh", "-c", 'stty tostop; exec "$0" "$@"', *command, cwd=tmp_path, HOME=str(tmp_path))
-        try:
-            terminal.shows("gafferd.sock")
-            terminal.process.terminate()
-            assert terminal.wait() == 0
-        finally:
-            kill_daemons(node.state)
-            terminal.close()
+        serve_below_tostop(node.state)
         assert not any(psutil.pid_exists(each.os_pid) for each in before)

@@ -15,12 +15,11 @@ import requests
 from gaffer.errors import ConfigError
 from gafferd.config.settings import resolve
 from gafferd.keeping.starting import join_keeper
-from support.console import Terminal
 from support.daemons import clean_env, command_path, gafferd, kill_leftovers, run_command
 from support.kept_node import JOB, TIMEOUT, Node, gone, kept_node
 from support.needs import needs_pidns
 from support.poll import eventually
-from support.survival import kill_daemons
+from support.survival import serve_below_tostop
 
 
 def test_a_killed_gafferd_is_back_with_its_jobs_and_connections_wait(tmp_path: Path) -> None:
@@ -273,13 +272,4 @@ def test_the_keeper_as_process_1_of_a_container(tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_stops_background_writers(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    command = [command_path("gafferd"), "--bind", "127.0.0.1:0", "--state-dir", str(state)]
-    terminal = Terminal("sh", "-c", 'stty tostop; exec "$0" "$@"', *command, cwd=tmp_path, HOME=str(tmp_path))
-    try:
-        terminal.shows("gafferd.sock")
-        terminal.process.terminate()
-        assert terminal.wait() == 0
-    finally:
-        kill_daemons(state)
-        terminal.close()
+    serve_below_tostop(tmp_path / "state")

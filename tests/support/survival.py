@@ -22,7 +22,8 @@ import msgspec
 import psutil
 import requests
 
-from support.daemons import Daemon, gafferd
+from support.console import Terminal
+from support.daemons import Daemon, command_path, gafferd
 from support.poll import eventually
 
 TIMEOUT = 30.0
@@ -207,6 +208,20 @@ def kill_daemons(state: Path) -> None:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signum)
+
+
+def serve_below_tostop(state: Path) -> None:
+    """Run a gafferd on a terminal that stops background writers, until it serves; then end it."""
+    command = [command_path("gafferd"), "--bind", "127.0.0.1:0", "--state-dir", str(state)]
+    home = state.parent
+    terminal = Terminal("sh", "-c", 'stty tostop; exec "$0" "$@"', *command, cwd=home, HOME=str(home))
+    try:
+        terminal.shows("gafferd.sock")
+        terminal.process.terminate()
+        assert terminal.wait() == 0
+    finally:
+        kill_daemons(state)
+        terminal.close()
 
 
 @contextmanager
