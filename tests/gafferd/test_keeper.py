@@ -361,6 +361,39 @@ def test_without_a_working_gafferd_sigterm_ends_whole_groups(broken: bool) -> No
         assert f"killing process {pids[1]}" not in messages
 
 
+def test_without_a_working_gafferd_sigterm_ends_members_that_have_left_their_group() -> None:
+    def leave(mark: str) -> str:
+        environ = f"os.environ['{keeper.MARK}'] = {mark!r}"
+        escaped = (
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(99)"
+        )
+        start = f"subprocess.Popen([sys.executable, '-c', {escaped!r}], start_new_session=True, stdout=subprocess.PIPE)"
+        return f"import os, subprocess, sys, time; {environ}; {start}.stdout.readline(); time.sleep(99)"
+
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pids = [gafferd.python(leave(mark)) for mark in ("node:1:7", "node:1:8", "node:1:9:detached")]
+        escaped = [child for pid in pids for child in eventually(lambda pid=pid: children(pid))]  # type: ignore[misc]
+        register(gafferd, pids[0], "7", 0.5)
+        register(gafferd, pids[1], "8", 30)
+        gafferd.dump().close()
+        above.script.unlink()
+        gafferd.kill()
+        eventually(lambda: "starting it again in 0.2 s" in above.messages.read_text())
+        above.signal(signal.SIGTERM)
+        eventually(lambda: is_gone(escaped[0]))
+        assert above.running
+        above.signal(signal.SIGTERM)  # hurry
+        assert above.wait() == 0
+        assert is_gone(escaped[1])
+        assert not is_gone(escaped[2])
+        assert f"killing process {escaped[0]}: it ignored signal 15" in above.messages.read_text()
+        for pid in (pids[2], escaped[2]):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: is_gone(escaped[2]))
+
+
 def test_a_group_whose_leader_gafferd_has_reaped_is_ended_too() -> None:
     with kept() as above:
         gafferd = above.gafferd()

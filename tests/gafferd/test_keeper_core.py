@@ -215,19 +215,49 @@ def test_without_gafferd_a_signal_ends_the_groups() -> None:
         << [("log", "ending 4 processes without gafferd")]
         << [("killpg", pid, number) for pid, stop in both for number in (stop, CONT)]
         >> ("exited", 61, 0)
-        >> ("groups", {61, 62, 63, 64})  # 61 and 64 have exited, but others of their groups live
+        >> ("left", {61, 62, 63, 64}, {})  # 61 and 64 have exited, but others of their groups live
         << nothing
         >> wait(0.5)
         >> TICK
         << [("log", "killing process 63: it ignored signal 15"), ("killpg", 63, KILL)]
         >> ("exited", 63, KILL)
-        >> ("groups", {62})
+        >> ("left", {62}, {})
         << [("reap", 61), ("reap", 63), ("reap", 64)]
         >> ("signal", TERM)  # a second one hurries
         << [("log", "killing process 62: it ignored signal 2"), ("killpg", 62, KILL)]
         >> ("exited", 62, KILL)
-        >> ("groups", set())
+        >> ("left", set(), {})
         << [("reap", 62), ("exit", 0)]
+    )
+
+
+def test_members_that_have_left_their_group_are_ended_too() -> None:
+    core, story = running("READY=1", "CHILD=61 a 3 2", "CHILD=62 b 5")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(("signal", TERM), 100.0)
+    assert (
+        story
+        >> ("exited", 61, 0)
+        >> wait(1)
+        >> ("left", {62}, {71: "a", 72: "b", 73: "unknown"})
+        << [("reap", 61)]
+        << [("signal", pid, each) for pid, stop in ((71, INT), (72, TERM), (73, TERM)) for each in (stop, CONT)]
+        >> ("left", {62}, {71: "a", 73: "unknown"})  # once each
+        << nothing
+        >> wait(2)
+        >> TICK
+        << [("log", "killing process 71: it ignored signal 2"), ("signal", 71, KILL)]
+        >> ("exited", 62, 0)
+        >> ("left", set(), {73: "unknown", 74: "a"})
+        << [("reap", 62), ("signal", 74, INT), ("signal", 74, CONT)]
+        >> TICK  # 74 is late: the time of its child is over
+        << [("log", "killing process 74: it ignored signal 2"), ("signal", 74, KILL)]
+        >> ("left", set(), {73: "unknown"})
+        << nothing
+        >> ("signal", TERM)
+        << [("log", "killing process 73: it ignored signal 15"), ("signal", 73, KILL)]
+        >> ("left", set(), {})
+        << [("exit", 0)]
     )
 
 
@@ -242,7 +272,7 @@ def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
         << [("killpg", 61, TERM), ("killpg", 61, CONT)]
         << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
         >> ("exited", 61, KILL)
-        >> ("groups", set())
+        >> ("left", set(), {})
         << [("reap", 61), ("exit", 128 + KILL)]
     )
 
@@ -259,10 +289,10 @@ def test_the_end_does_not_wait_for_a_process_that_survives() -> None:
         >> wait(keeper.END_TIMEOUT)
         >> TICK
         << kills
-        >> ("groups", {61})
+        >> ("left", {61}, {})
         << nothing
         >> wait(keeper.GIVE_UP)
-        >> ("groups", {61})
+        >> ("left", {61}, {})
         << ends
     )
 

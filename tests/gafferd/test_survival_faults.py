@@ -11,6 +11,7 @@ import psutil
 import pytest
 import requests
 
+from support.kept import is_gone, is_zombie
 from support.needs import needs_mount
 from support.plugins import plugin_tree
 from support.poll import eventually
@@ -196,6 +197,34 @@ def test_a_full_disk_costs_no_process(disk: Path) -> None:
             parts = [int(line.split()[1]) for line in log.splitlines() if line.startswith(b"[gaffer: ")]
             rest = b"".join(line + b"\n" for line in log.splitlines() if not line.startswith(b"[gaffer: "))
             assert len(rest) + sum(parts) == len(feed.data)
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["ours", "of init"])
+def test_without_gafferd_sigterm_ends_whole_trees(tmp_path: Path, killed: bool) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\n")
+    script = tmp_path / "tree.sh"
+    script.write_text("trap '' TERM\nsleep 1000 &\nsetsid sleep 1000 &\ntrap - TERM\nsleep 1000 & wait\n")
+    with kept_node(tmp_path, str(config)) as node:
+        node.load({"name": "tree", "cmd": f"sh {script}", "graceful_timeout": 0.5})
+        node.load({"name": "apart", "cmd": "sleep 1000", "detach": True})
+        [leader], [apart] = node.running("tree", 1), node.running("apart", 1)
+        children = eventually(lambda: len(found := psutil.Process(leader.os_pid).children()) == 3 and found)
+        keeper = psutil.Process(node.keeper.pid)
+        if killed:
+            node.kill()  # which makes the processes children of the keeper, and its end those of process 1
+            keeper.kill()
+            eventually(lambda: node.get("/health")["keeper"]["pid"] != keeper.pid, timeout=TIMEOUT, retry_on=(OSError,))
+            keeper = psutil.Process(node.get("/health")["keeper"]["pid"])
+        try:
+            with without_gafferd(node, config):
+                keeper.terminate()
+                eventually(lambda: is_gone(keeper.pid) or is_zombie(keeper.pid), timeout=TIMEOUT)
+                assert [each.pid for each in children if each.is_running()] == []
+                assert not psutil.pid_exists(leader.os_pid)
+                assert psutil.pid_exists(apart.os_pid)
+        finally:
+            os.kill(apart.os_pid, signal.SIGKILL)
 
 
 def test_a_rolling_restart_goes_on(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     Action = tuple[Any, ...]
 
 VARIABLE = "GAFFERD_KEEPER_FD"
+MARK = "GAFFER_PROCESS"  # the variable that marks the tree of each process; its last part is the id of the child
 HANDOVER = 75  # exit status of a gafferd that wants to be started again at once
 
 WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
@@ -72,6 +73,7 @@ AWAY = 1.0  # seconds without gafferd until the keeper reads the output of proce
 REPEAT = 1.0  # seconds between two EXITED of a child
 FOREVER = float("inf")
 END_TIMEOUT = 60.0  # seconds from the stop signal to SIGKILL, at most
+STRAY_TIMEOUT = 10.0  # seconds from the stop signal to SIGKILL of a process whose child is not known
 GIVE_UP = 5.0  # seconds after SIGKILL
 LOOK_AGAIN = 0.05  # seconds between two looks at groups that are ending
 CLAIM_TIMEOUT = 0.5  # seconds until a connection must have said what it wants
@@ -127,10 +129,12 @@ class Core:
 
     `handle` takes an event and returns the actions that follow; `deadline` is when it wants the next `("tick",)`.
     Events: `("datagram", data, descriptors)`, `("exited", pid, status)` of any child of the keeper,
-    `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("groups", ids)` with living members of ours,
+    `("signal", number)`, `("started", pid)`, `("failed", reason)`, `("left", groups, strays)` while ending: the groups
+    of children with living members, and members that have left their group, as the id of their child by their pid;
     `("abandoned",)` when nothing is left to go on with, `("claimed",)` by another keeper, `("unclaimed",)` when that
     has failed, `("tick",)`.
-    Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child, `("reap", pid)`,
+    Actions: `("start",)`, `("kill", pid, signal)`, `("killpg", pid, signal)` for the group of a child,
+    `("signal", pid, signal)` for a stray, `("reap", pid)`,
     `("check",)`: send `exited` for each registered child that is not ours or has exited; `("send", data, descriptors)`,
     `("close", descriptors)`, `("hangup",)`, `("background",)`, `("log", text)`, `("exit", status)`; `("replace",)`: go
     on with the code on disk; `("keep", streams)` with name, pipe and journal or None of each: move their output to
@@ -171,6 +175,8 @@ class Core:
         self._claimed = False  # another keeper wants to take the place of this one
         self._status = 0  # exit status after `ending`
         self._kill_by: dict[int, float] = {}  # by pid, while ending
+        self._strays: dict[int, int] = {}  # those of them that are members outside groups, with their stop signals
+        self._ended_at = now  # when that began
         self._end_at: float | None = None
         self._killed: set[int] = set()
 
@@ -187,6 +193,11 @@ class Core:
         if self.ending:
             times += [when for pid, when in self._kill_by.items() if pid not in self._killed]
         return min((when for when in times if when is not None and when < FOREVER), default=None)
+
+    def record(self, name: str) -> str:
+        """Return what the next gafferd is told of the child with this id, "" if there is none."""
+        child = self.children.get(self._pids.get(name, -1))
+        return child.record if child is not None else ""
 
     # The table
 
@@ -379,7 +390,7 @@ class Core:
 
     def _end(self, status: int, now: float) -> Iterable[Action]:
         """End the groups of all registered children, then exit."""
-        self.ending, self._status, self._started_at = True, status, None
+        self.ending, self._status, self._started_at, self._ended_at = True, status, None, now
         self._kill_by = {child.pid: now + min(child.timeout, END_TIMEOUT) for child in self.children.values()}
         if not self._kill_by:
             yield ("exit", status)
@@ -394,13 +405,19 @@ class Core:
         if self._hurry:
             yield from self._kill_groups(now)
 
-    def _on_groups(self, living: set[int], now: float) -> Iterable[Action]:
-        """Forget the children whose groups have ended."""
+    def _on_left(self, groups: set[int], strays: dict[int, str], now: float) -> Iterable[Action]:
+        """Forget what has ended, and end strays that were not seen before."""
         for pid in tuple(self._kill_by):
-            if self.children[pid].status is None or pid in living:
-                continue
-            del self._kill_by[pid]
-            yield ("reap", pid)
+            if pid in self._strays:
+                if pid not in strays:
+                    del self._kill_by[pid], self._strays[pid]
+                    self._killed.discard(pid)
+            elif self.children[pid].status is not None and pid not in groups:
+                del self._kill_by[pid]
+                yield ("reap", pid)
+        for pid, name in strays.items():
+            if pid not in self._kill_by:
+                yield from self._end_stray(pid, name, now)
         self._end_at = now + LOOK_AGAIN
         if not self._kill_by:
             yield ("exit", self._status)
@@ -408,14 +425,24 @@ class Core:
             yield ("log", f"processes survive SIGKILL: {', '.join(map(str, self._kill_by))}")
             yield ("exit", self._status or 1)
 
+    def _end_stray(self, pid: int, name: str, now: float) -> Iterable[Action]:
+        """End a stray as its child, or like a child with the defaults if that is not known, as of a command."""
+        child = self.children.get(self._pids.get(name, -1)) or Child(pid, name, STRAY_TIMEOUT, SIGTERM, "")
+        self._strays[pid] = child.stop
+        self._kill_by[pid] = now if self._hurry else self._ended_at + min(child.timeout, END_TIMEOUT)
+        yield ("signal", pid, child.stop)
+        yield ("signal", pid, SIGCONT)
+
     def _kill_overdue(self, now: float) -> Iterable[Action]:
         for pid, when in self._kill_by.items():
             if now >= when and pid not in self._killed:
                 self._killed.add(pid)
-                yield ("log", f"killing process {pid}: it ignored signal {self.children[pid].stop}")
-                yield ("killpg", pid, SIGKILL)
+                stray = self._strays.get(pid)
+                yield ("log", f"killing process {pid}: it ignored signal {stray or self.children[pid].stop}")
+                yield ("killpg" if stray is None else "signal", pid, SIGKILL)
 
     def _kill_groups(self, now: float) -> Iterable[Action]:
+        self._hurry = True
         self._kill_by = {pid: min(when, now) for pid, when in self._kill_by.items()}
         return self._kill_overdue(now)
 
@@ -773,7 +800,8 @@ class Keeper:
         self._watchdog.beat(now)
         if self._core.ending:
             self._look()
-            self._handle("groups", _groups(self._core.children) | set(self._strangers.values()))
+            groups = _groups(self._core.children) | set(self._strangers.values())
+            self._handle("left", groups, self._find_strays(groups))
         self._handle("tick")
 
     def _handle(self, *event: Any) -> None:
@@ -848,6 +876,39 @@ class Keeper:
             self.do_kill(pid, signum)
         except OSError as error:
             self.do_log(f"can't signal the process group {pid}: {error.strerror}")
+
+    def do_signal(self, pid: int, signum: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return  # it has ended
+        try:
+            if self._find_stray(pid) is not None:
+                _signal.pidfd_send_signal(pidfd, signum)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                self.do_log(f"can't signal process {pid}: {error.strerror}")
+        finally:
+            os.close(pidfd)
+
+    def _find_strays(self, groups: set[int]) -> dict[int, str]:
+        """Return the members of trees that are not in these groups, as the id of their child by their pid."""
+        pids = _pids() if self._core.follows_killed else _children()
+        found = {pid: self._find_stray(pid) for pid in pids if pid not in self._core.children}
+        return {pid: name for pid, name in found.items() if name is not None and _group(pid) not in groups}
+
+    def _find_stray(self, pid: int) -> str | None:
+        """Return the id of the child to whose tree a process belongs, as its mark says.
+
+        An orphan of a tree is our child, unless an earlier keeper was killed: then a record must confirm the mark,
+        because anyone can set the variable.
+        """
+        mark = _read_mark(pid)
+        if not mark or mark == os.environ.get(MARK) or mark.endswith(":detached"):
+            return None
+        name = mark.rpartition(":")[2]
+        confirmed = not self._core.follows_killed or f'"{mark}"' in self._core.record(name)
+        return name if confirmed else None
 
     def do_reap(self, pid: int) -> None:
         try:
@@ -1321,16 +1382,37 @@ def _children() -> list[int]:
         return [pid for pid, parent, _, _ in _processes() if parent == own]
 
 
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
 def _processes() -> Iterable[tuple[int, int, int, str]]:
     """Yield pid, parent, group and state of all processes."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            yield int(name), int(fields[1]), int(fields[2]), fields[0].decode()
+    for pid in _pids():
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        yield pid, int(fields[1]), int(fields[2]), fields[0].decode()
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
+
+
+def _read_mark(pid: int) -> str | None:
+    """Return the mark in the environment of a process; None if it has none, has exited or can't be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{MARK}=".encode()
+    return next((os.fsdecode(each.removeprefix(prefix)) for each in variables if each.startswith(prefix)), None)
 
 
 def _groups(pids: Iterable[int]) -> set[int]:
