@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import socket
@@ -461,12 +462,14 @@ class KeeperLink:
             self._pending[fact] = None
             if len(self._pending) == 1:
                 self._waiting_since = time.monotonic()
-                self._send_pending()
+                self._send_pending(at_once=True)
 
-    def _send_pending(self) -> None:
+    def _send_pending(self, *, at_once: bool = False) -> None:
+        """Send what the keeper has room for; `at_once` if it became pending now, so that no descriptor was closed."""
         while self._pending:
             fact = next(iter(self._pending))
-            lines, names = self._message(fact)
+            lines, names = self._message(fact, at_once)
+            at_once = False
             descriptors = [each.descriptor for name in names for each in self._held[name]]
             if not self._try_send("\n".join(lines).encode("ascii", "replace"), descriptors):
                 return
@@ -476,7 +479,7 @@ class KeeperLink:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_writer(self._socket)
 
-    def _message(self, fact: _Fact) -> tuple[list[str], list[str]]:
+    def _message(self, fact: _Fact, at_once: bool) -> tuple[list[str], list[str]]:
         """Return the lines that tell a fact, and the names of the descriptors to pass."""
         kind, subject = fact
         if kind == "message":
@@ -484,7 +487,7 @@ class KeeperLink:
         if kind == "gone":
             return [f"GONE={subject}"], []
         if kind == "descriptors":
-            names = [subject] if self._are_open(subject) else []
+            names = [subject] if self._are_open(subject, at_once) else []
             lines = ["FDSTOREREMOVE=1"] if subject in self._stored else []
             return [*lines, *(["FDSTORE=1", "FDPOLL=0"] if names else []), f"FDNAME={subject}"], names
         child = self._children[subject]
@@ -493,7 +496,7 @@ class KeeperLink:
         if kind == "acknowledged":
             return [f"ACK={child.os_pid}"], []
         lines = _registration(child)
-        names = [] if child.known else [name for name in sorted(child.names)[:_BATCH] if self._are_open(name)]
+        names = [] if child.known else [name for name in sorted(child.names)[:_BATCH] if self._are_open(name, at_once)]
         while sum(len(name) + 8 for name in names) > _MAX_MESSAGE - _MAX_RECORD - 256:
             names.pop()  # the others follow
         return [*lines, *(["FDSTORE=1", "FDPOLL=0", *(f"FDNAME={name}" for name in names)] if names else [])], names
@@ -511,10 +514,10 @@ class KeeperLink:
             for name in names:
                 self._pending.pop(_Fact("descriptors", name), None)
 
-    def _are_open(self, name: str) -> bool:
-        """Return whether the descriptors with a name are still those that were stored."""
+    def _are_open(self, name: str, at_once: bool = False) -> bool:
+        """Return whether the descriptors with a name are those that were stored, without a look if that was `at_once`."""
         held = self._held.get(name, [])
-        if all(each.file is not None and each == _held(each.descriptor) for each in held):
+        if all(each.file is not None and (at_once or each == _held(each.descriptor)) for each in held):
             return bool(held)
         logger.warning("the keeper can't keep %s: the descriptor was closed", name)
         del self._held[name]
@@ -550,12 +553,26 @@ def _held(descriptor: int) -> _Held:
     try:
         found = os.fstat(descriptor)
         pid = b""
-        if stat.S_IFMT(found.st_mode) == 0:  # pidfds of older kernels are all one file
+        if stat.S_IFMT(found.st_mode) == 0 and not _pidfds_differ():
             with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
                 pid = next((line for line in info if line.startswith(b"Pid:")), b"")
     except OSError:
         return _Held(descriptor, None)
     return _Held(descriptor, (found.st_dev, found.st_ino, pid))
+
+
+@functools.cache
+def _pidfds_differ() -> bool:
+    """Return whether each process has an inode of its own for its pidfds, which are all one file before Linux 6.9."""
+    inodes = set()
+    for pid in (os.getpid(), os.getppid()):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        inodes.add(os.fstat(pidfd).st_ino)
+        os.close(pidfd)
+    return len(inodes) == 2
 
 
 def _close(descriptors: Iterable[int]) -> None:
