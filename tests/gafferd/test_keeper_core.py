@@ -33,7 +33,7 @@ def running(*words: str, max_descriptors: int = 1000) -> tuple[Core, "Playbook[A
 def restored(core: Core, now: float) -> Core:
     """A keeper that goes on with the table of another one."""
     after = Core(now)
-    assert list(after.restore(core.table(now), now)) == []
+    assert list(after.restore(core.table(), now)) == []
     return after
 
 
@@ -317,14 +317,14 @@ def test_exits_are_reported_until_they_are_acknowledged() -> None:
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("started", 51), 100.0)
     report = ("send", b"EXITED=61 10752", ())
-    end = ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+    end = ("send", b"DUMPED=1\nSTARTS=1\nBEGAN=100.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
     assert (
         play(core)
         >> ("exited", 61, 42 << 8)
         >> ("exited", 99, 0)
         << [("reap", 99)]  # nobody's
         >> datagram("DUMP=1")
-        << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ()), end]
+        << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752\nAT=100.000", ()), end]
         >> datagram("READY=1")
         >> wait(0.9)
         >> TICK
@@ -351,7 +351,7 @@ def test_an_exit_that_gafferd_knew_is_reported_as_unknown() -> None:
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 61, "unknown"), 100.0)
     core.handle(("started", 51), 100.0)
-    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown", ())
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown\nAT=100.000", ())
 
 
 def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() -> None:
@@ -359,9 +359,9 @@ def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() 
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 61, 42 << 8), 100.0)
     core.handle(("started", 51), 100.0)
-    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752", ())
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752\nAT=100.000", ())
     core.handle(datagram("CHILD=61 a 4 1\nRECORD=new"), 100.0)
-    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752", ())
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752\nAT=100.000", ())
     again = ("send", b"EXITED=61 10752", ())
     assert play(core) >> wait(1) >> TICK << [again] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
 
@@ -375,16 +375,16 @@ def test_an_exit_that_gafferd_saw_is_told_to_the_next_one() -> None:
     core.handle(("started", 51), 201.0)
     report = ("send", b"EXITED=61 10752", ())
     dumped = play(core, 201.0) >> datagram("DUMP=1")
-    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ())]
+    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752\nAT=100.000", ())]
     dumped = dumped << [
-        ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=101.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+        ("send", b"DUMPED=1\nSTARTS=1\nBEGAN=100.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
     ]
     assert dumped >> wait(1) >> TICK << [report] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
 
 
 def test_an_exit_is_not_lost_when_its_pid_is_used_again() -> None:
     core, _ = running("CHILD=61 a\nRECORD=first", "EXITED=61 256", "CHILD=61 b\nRECORD=second")
-    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256", "CHILD=61 b 60 15\nRECORD=second"
+    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256\nAT=100.000", "CHILD=61 b 60 15\nRECORD=second"
     assert sent(core, "DUMP=1")[0][0].decode() == f"{first}\n{second}"
     core.handle(datagram("GONE=a"), 100.0)
     assert sent(core, "DUMP=1")[0][0].decode() == second
@@ -465,11 +465,11 @@ def test_another_keeper_goes_on_with_the_table() -> None:
     assert sent(after, "DUMP=1") == [
         (b"FDSTORE=1\nFDNAME=a/stdout\nFDNAME=listen:x\nFDNAME=listen:x", (7, 8, 9)),
         (
-            b"CHILD=62 b 60 15\nEXITED=62 256\nCHILD=62 e 60 15\nCHILD=61 a 3 2\nRECORD={}\n"
-            b"CHILD=63 c 60 15\nEXITED=63 9\nCHILD=64 d 60 15\nEXITED=64 unknown",
+            b"CHILD=62 b 60 15\nEXITED=62 256\nAT=100.000\nCHILD=62 e 60 15\nCHILD=61 a 3 2\nRECORD={}\n"
+            b"CHILD=63 c 60 15\nEXITED=63 9\nAT=100.000\nCHILD=64 d 60 15\nEXITED=64 unknown\nAT=105.000",
             (),
         ),
-        (b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 51) exited with status 75", ()),
+        (b"DUMPED=1\nSTARTS=1\nBEGAN=100.000\nLAST=gafferd (pid 51) exited with status 75", ()),
     ]
     after = restored(core, 106.0)
     story = play(after, 106.0) >> TICK << [("start",)] >> ("started", 52) >> wait(1) >> TICK
@@ -482,8 +482,8 @@ def test_another_keeper_goes_on_with_the_table() -> None:
 def test_a_keeper_that_follows_a_killed_one_gives_everything_to_another() -> None:
     core = Core(100.0)
     list(core.restore("KILLED=1\nFD=7 a/stdout\nCHILD=61 a 3 2\n", 100.0))
-    assert "\nKILLED=1\n" in core.table(100.0)
-    assert "KILLED" not in Core(100.0).table(100.0)
+    assert "\nKILLED=1\n" in core.table()
+    assert "KILLED" not in Core(100.0).table()
     said = ("log", "another gafferd was started here, and takes over")
     gave_up = ("log", "the other gafferd did not take over: going on")
     keep = ("keep", (("a/stdout", 7, None),))
@@ -687,7 +687,7 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         closed += [each for action in actions if action[0] == "close" for each in action[1]]
         if actions and actions[-1][0] == "exit":
             break
-        assert restored(core, now).table(now) == core.table(now)
+        assert restored(core, now).table() == core.table()
     kept = [each for found in core.descriptors.values() for each in found]
     assert sorted(closed + kept) == list(range(opened))
     assert len(kept) <= 5

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,13 +85,17 @@ def test_an_exit_that_gafferd_saw_reaches_the_next_one_unless_it_is_forgotten() 
     with kept() as above:
         gafferd = above.gafferd()
         gafferd.send("READY=1")
+        began = time.monotonic()
         pids = [gafferd.do("result = subprocess.Popen(['true'], process_group=0).pid") for _ in range(2)]
         with linked(above, gafferd) as link:
             for pid in pids:
                 link.register(pid, str(pid), 5, TERM, RECORD, {})
                 link.exited(pid, 42 << 8)
             link.forget(str(pids[0]))
-        assert take(above, gafferd) == [KeptChild(pids[1], str(pids[1]), RECORD, 42 << 8, {})]
+        [child] = take(above, gafferd)
+        assert child.exited_at is not None
+        assert began < child.exited_at < time.monotonic()
+        assert child == KeptChild(pids[1], str(pids[1]), RECORD, 42 << 8, child.exited_at, {})
 
 
 @pytest.mark.expects_errors("started again by the keeper")
@@ -105,7 +110,7 @@ def test_a_kept_process_that_exits_is_reported_once_and_reaped_later() -> None:
         seen: list[tuple[int, int | None]] = []
         with linked(above, above.gafferd()) as link:
             assert len(link.children()) == 1
-            link.on_exit = lambda os_pid, status: seen.append((os_pid, status))
+            link.on_exit = lambda os_pid, status, exited_at: seen.append((os_pid, status))
             with running(link) as until:
                 os.kill(pid, signal.SIGTERM)
                 until(lambda: seen)
@@ -224,7 +229,7 @@ def test_the_end_of_a_keeper_with_unread_messages_is_noticed(library: str) -> No
     link = KeeperLink(ours, os.getpid(), 10.0)
     exits: list[int] = []
     lost: list[str] = []
-    link.on_exit = lambda os_pid, status: exits.append(os_pid)
+    link.on_exit = lambda os_pid, status, exited_at: exits.append(os_pid)
     link.on_lost = lambda: lost.append("lost")
     loop = new_loop(library)
     try:

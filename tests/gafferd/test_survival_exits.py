@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,16 @@ def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_
         names = [job["name"] for job in jobs]
         eventually(lambda: all(node.info(name)["state"] == "running" for name in names), timeout=TIMEOUT)
         before = {name: node.instances(name)[0] for name in names}
+        started_at = node.info("steady")["instances"][0]["started_at"]
         with without_gafferd(node, config):
+            told_at = time.time()
             for name in names[:-1]:
                 os.kill(before[name].os_pid, signal.SIGHUP)
             for name in names[:-1]:
                 eventually(lambda name=name: is_zombie(before[name].os_pid))  # type: ignore[misc]
+            ended_at = time.time()
         assert node.instances("steady") == [before["steady"]]
+        assert node.info("steady")["instances"][0]["started_at"] == started_at
 
         def outcome() -> dict[str, Any]:
             return {
@@ -90,6 +95,10 @@ def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_
 
         eventually(as_expected, timeout=TIMEOUT)
         assert all("ending" in node.exits(name)[0]["output"] for name in names[:-1])
+        exits = [node.exits(name)[0] for name in names[:-1]]
+        assert [each["at"] for each in exits if not told_at - 0.1 < each["at"] < ended_at + 0.1] == []
+        assert [each["uptime"] for each in exits if not 0 < each["uptime"] < ended_at - started_at + 1] == []
+        assert None not in [each["rusage"] for each in exits]
         again = {name: node.instances(name)[0] for name in ("code", "signalled")}
         assert all(each.pid != pids[name] for name, each in again.items())
         node.kill()  # the next one does not do it all again

@@ -483,9 +483,9 @@ class Job(JobQueries):
     def _on_exited(self, event: ev.Exited) -> None:
         slot = self._by_pid[event.pid]
         asked = slot.state not in ALIVE and not slot.failed
-        slot.exited_at, slot.crashed = self._now, not asked
+        slot.exited_at, slot.crashed = max(self._now - event.ago, slot.spawned_at), not asked
         slot.succeeded = not slot.failed and event.exit_code in self.config.exit_codes
-        uptime = round(self._now - slot.spawned_at, 3)
+        uptime = round(slot.exited_at - slot.spawned_at, 3)
         oom = event.out_of_memory
         stopped = slot.state not in ALIVE
         cause = (slot.cause or "stopped") if stopped else ""

@@ -106,6 +106,16 @@ def read_times(pid: int) -> Times | None:
     )
 
 
+def read_zombie_times(pid: int) -> tuple[float, float] | None:
+    """Return the user and system time in seconds of a zombie and its reaped descendants; None if it is not one."""
+    fields = _stat_fields(pid)
+    if fields is None or fields[0] != b"Z":
+        return None
+    user, system, children_user, children_system = map(int, fields[11:15])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + children_user) / ticks, (system + children_system) / ticks
+
+
 def read_uid(pid: int) -> int | None:
     """Return the real uid of process `pid`, or None if it does not exist."""
     status = read(f"/proc/{pid}/status")

@@ -44,14 +44,16 @@ _PASSED, _LISTEN = "passed:", "listen:"
 class KeptChild:
     """A process that an earlier gafferd registered.
 
-    `status` is its wait status, "unknown" if it exited without being seen, or None while it runs. The names in
-    `descriptors` are without the id; whoever takes the child owns the descriptors.
+    `status` is its wait status, "unknown" if it exited without being seen, or None while it runs, `exited_at` the time
+    of time.monotonic() when its exit was seen. The names in `descriptors` are without the id; whoever takes the child
+    owns the descriptors.
     """
 
     os_pid: int
     id: str
     record: str
     status: int | str | None
+    exited_at: float | None
     descriptors: dict[str, int]
 
 
@@ -65,6 +67,7 @@ class _Child:
     stop: int
     record: str = ""
     status: int | str | None = None
+    exited_at: float | None = None
     known: bool = False
     names: set[str] = field(default_factory=set)  # of its descriptors
 
@@ -101,7 +104,7 @@ class KeeperLink:
         self.pid = pid
         self.handing_over = False
         self.follows_killed = False  # it took the place of a keeper that was killed; known from the dump
-        self.on_exit: Callable[[int, int | None], object] = lambda os_pid, status: None
+        self.on_exit: Callable[[int, int | None, float | None], object] = lambda os_pid, status, exited_at: None
         self.on_lost: Callable[[], object] = lambda: None
         self.replace_keeper: Callable[[], str] = lambda: "it is not to be replaced"
         self._socket = connection
@@ -114,7 +117,7 @@ class KeeperLink:
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
         self._serves = self._stopping = False
-        self._since = time.time()
+        self._began = time.monotonic()
         self._last = ""  # how the previous gafferd ended
         self._children: dict[str, _Child] = {}  # by id
         self._by_pid: dict[int, _Child] = {}  # the last one with each pid
@@ -130,7 +133,8 @@ class KeeperLink:
         error = self._error
         if error is None and self._pending and (waited := time.monotonic() - self._waiting_since) > self._watchdog:
             error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s: {len(self._pending)} changes wait"
-        return {"pid": self.pid, "since": round(self._since, 3), "error": error}
+        since = time.time() - (time.monotonic() - self._began)
+        return {"pid": self.pid, "since": round(since, 3), "error": error}
 
     # Processes
 
@@ -143,6 +147,7 @@ class KeeperLink:
                 child.id,
                 child.record,
                 child.status,
+                child.exited_at,
                 {name.partition("/")[2]: self._left.pop(name)[0] for name in sorted(child.names) if name in self._left},
             )
             for child in self._children.values()
@@ -192,7 +197,7 @@ class KeeperLink:
     def exited(self, os_pid: int, status: int) -> None:
         """Report that our own child has exited, with its wait status."""
         if (child := self._by_pid.get(os_pid)) is not None:
-            child.status = status
+            child.status, child.exited_at = status, time.monotonic()
             self._tell(_Fact("exit", child.id))
 
     def acknowledge(self, os_pid: int) -> None:
@@ -331,8 +336,10 @@ class KeeperLink:
             elif word == "EXITED":
                 pid, _, status = value.partition(" ")
                 self._by_pid[int(pid)].status = int(status) if status.isdigit() else status
-            elif word == "UPTIME":
-                self._since = time.time() - float(value)
+            elif word == "AT" and child is not None:
+                child.exited_at = float(value)
+            elif word == "BEGAN":
+                self._began = float(value)
             elif word == "LAST":
                 self._last = value
             elif word == "KILLED":
@@ -381,14 +388,14 @@ class KeeperLink:
 
     def table(self) -> tuple[str, list[int]]:
         """Return the table for another keeper, see `gafferd/keeper.py`, and the descriptors in it."""
-        lines = [f"UPTIME={time.time() - self._since:.3f}", f"LAST=the keeper (pid {self.pid}) has ended", "KILLED=1"]
+        lines = [f"BEGAN={self._began:.3f}", f"LAST=the keeper (pid {self.pid}) has ended", "KILLED=1"]
         descriptors = []
         for name in tuple(self._held):
             if self._are_open(name):
                 descriptors += [each.descriptor for each in self._held[name]]
                 lines += [f"FD={each.descriptor} {name}" for each in self._held[name]]
         for child in self._children.values():
-            lines += [*_registration(child), *([] if child.status is None else [_exit(child)])]
+            lines += [*_registration(child), *([] if child.status is None else [_exit(child), f"AT={child.exited_at}"])]
         return "\n".join(lines) + "\n", descriptors
 
     def _beat(self) -> None:
@@ -430,8 +437,8 @@ class KeeperLink:
         """Pass on an exit; the keeper repeats it until it is acknowledged."""
         child = self._by_pid.get(os_pid)
         if child is not None and child.status is None:
-            child.status = status
-            self.on_exit(os_pid, status if isinstance(status, int) else None)
+            child.status, child.exited_at = status, time.monotonic()
+            self.on_exit(os_pid, status if isinstance(status, int) else None, child.exited_at)
 
     def _lost(self) -> None:
         self._disconnect()
@@ -515,7 +522,7 @@ class KeeperLink:
                 self._pending.pop(_Fact("descriptors", name), None)
 
     def _are_open(self, name: str, at_once: bool = False) -> bool:
-        """Return whether the descriptors with a name are those that were stored, without a look if that was `at_once`."""
+        """Return whether the descriptors with a name are those that were stored; `at_once` means just now."""
         held = self._held.get(name, [])
         if all(each.file is not None and (at_once or each == _held(each.descriptor)) for each in held):
             return bool(held)
