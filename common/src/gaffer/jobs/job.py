@@ -526,14 +526,18 @@ class Job(JobQueries):
         self._out.append(ev.CancelTimer(("kill", event.pid)))
         lived = (slot.exited_at if slot.exited_at is not None else self._now) - slot.spawned_at
         unwanted = slot.crashed and not slot.replace
-        others = any(other is not slot and other.state in ALIVE for other in self.slots.values())
-        if unwanted and slot.succeeded and self._demand and self.config.start == ON_CONNECTION and not others:
+        if unwanted and slot.succeeded and self._demand and self._is_last_on_connection(slot):
             self._forget_pid(slot)
             self._cue(slot, Cue.VACATE)
             # A program that leaves its connection waiting would be started again at once, and so on.
             self._await_connection("idle", self.config.backoff if lived < self.config.startsecs else 0.0)
         else:
             self._refill(slot, crashed_after=lived if unwanted else None)
+
+    def _is_last_on_connection(self, slot: Slot) -> bool:
+        if self.config.start != ON_CONNECTION:
+            return False
+        return not any(other is not slot and other.state in ALIVE for other in self.slots.values())
 
     def _on_timer(self, event: ev.TimerFired) -> None:
         kind, number = event.key

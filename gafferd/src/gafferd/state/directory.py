@@ -266,7 +266,7 @@ class StateDir(Recorder):
         """
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
-        self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies))
+        self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies), frozenset(spare_pids))
         self._spared = [record for record in records if record.cookie in spare_cookies]
         records = [record for record in records if record.cookie not in spare_cookies]
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
@@ -314,9 +314,9 @@ class StateDir(Recorder):
     def _made(self, cookie: str) -> bool:
         return any(node.made(cookie) for node in self._nodes)
 
-    def _refuse_the_unknown(self, known: Collection[str]) -> None:
+    def _refuse_the_unknown(self, known: Collection[str], known_pids: Collection[int]) -> None:
         """Raise if processes of this node may be detached and are not recorded: their cookies are not in `known`."""
-        marked = [each for each in leftovers.find_marked(self._made) if each.cookie not in known]
+        marked = [each for each in leftovers.find_marked(self._made, known_pids) if each.cookie not in known]
         if lost := [each.pid for each in marked if each.detached or self._left is None]:
             pids = ", ".join(map(str, lost))
             raise StateDirError(

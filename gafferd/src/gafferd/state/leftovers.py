@@ -46,7 +46,7 @@ def _stat_of(record: ProcessRecord) -> procfs.Stat | None:
     stat = procfs.read_stat(record.os_pid)
     if stat is None or stat.start_time != record.start_time:
         return None
-    mark = (procfs.read_environ(record.os_pid) or {}).get(COOKIE, record.cookie)
+    mark = procfs.read_variable(record.os_pid, COOKIE) or record.cookie
     return stat if mark == record.cookie else None
 
 
@@ -119,12 +119,14 @@ class Marked(NamedTuple):
     detached: bool
 
 
-def find_marked(made: Callable[[str], bool]) -> list[Marked]:
-    """Return the live processes with a cookie that this node `made`."""
+def find_marked(made: Callable[[str], bool], spare_pids: Collection[int] = ()) -> list[Marked]:
+    """Return the live processes with a cookie that this node `made`, without `spare_pids`."""
     found = []
     for pid in procfs.all_pids():
-        cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
-        if made(cookie) and pid != os.getpid():
+        if pid in spare_pids or pid == os.getpid():
+            continue
+        cookie = procfs.read_variable(pid, COOKIE)
+        if cookie and made(cookie):
             stat = procfs.read_stat(pid)
             if stat is not None and stat.state not in "ZX":
                 # Its children have the cookie too, but only the process itself leads its session.
@@ -184,7 +186,7 @@ class _Hunt:
 
     def _scan(self) -> None:
         """Find new leftovers, then terminate them: members of a group can't be identified once its leader is gone."""
-        known = {target.pid for target in self._targets.values()} | self._refused.keys()
+        known = self._spare_pids.union((target.pid for target in self._targets.values()), self._refused)
         found = []
         for pid in procfs.all_pids():
             if pid in known or pid == os.getpid():
@@ -241,8 +243,8 @@ class _Hunt:
         # The leader still existed, at least as a zombie, after `pid` was seen in its group: the id was not reused.
         if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
-        cookie = (procfs.read_environ(pid) or {}).get(COOKIE)
-        if cookie is None or cookie in self._spare_cookies:
+        cookie = procfs.read_variable(pid, COOKIE)
+        if not cookie or cookie in self._spare_cookies:
             return False, None
         record = self._by_cookie.get(cookie)
         return record is not None or self._made(cookie), record
