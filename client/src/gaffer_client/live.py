@@ -181,6 +181,8 @@ class _Follower:
             try:
                 with closing(self._watcher.events()) as events:
                     for event, message, position in events:
+                        if event == "gap":  # lost before the first snapshot, which follows
+                            continue
                         self._shared.handle(self._transport.url, event, message, position)
                         backoff.reset()
             except OutOfStep as mistake:
