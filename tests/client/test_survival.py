@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,7 @@ from support.daemons import clean_env, command_path, gafferd
 from support.following import Following, following
 from support.http_node import ECHO
 from support.poll import eventually
-from support.survival import TIMEOUT, Node, kept_node
+from support.survival import TIMEOUT, Node, kept_node, kill_and_wait
 
 ECHO_JOB = {
     "cmd": sys.executable,
@@ -111,6 +113,27 @@ def test_recv_and_attach_lose_and_repeat_nothing(node: Node, server: Server) -> 
         out, err = attach.communicate(timeout=TIMEOUT)
         assert (attach.returncode, out.decode().splitlines()) == (0, expected)
         assert [line for line in err.decode().splitlines() if not SLOW.fullmatch(line)] == []
+
+
+def test_a_long_absence_is_reported(node: Node, server: Server) -> None:
+    process = started(server, "echo", **ECHO_JOB)
+    with piped("-g", node.url, "recv", str(process.pid), "--tail=9") as recv:
+        assert recv.stderr is not None
+        assert recv.stdout is not None
+        channel = process.socket(reconnect=TIMEOUT)
+        channel.write("one\n")
+        assert recv.stdout.readline() == b"one\n"
+        node.keeper.signal(signal.SIGSTOP)  # nothing starts gafferd again
+        try:
+            kill_and_wait(node.pid)
+            assert re.fullmatch(rb"warning: .*; reconnecting\n", recv.stderr.readline())
+            begin = time.monotonic()
+            channel.close()  # does not wait for the node
+            assert time.monotonic() - begin < TIMEOUT / 2
+        finally:
+            node.keeper.signal(signal.SIGCONT)
+        assert re.fullmatch(rb"warning: reconnected after [0-9.]+ s\n", recv.stderr.readline())
+        eventually(lambda: not channel._thread.is_alive(), timeout=TIMEOUT)
 
 
 def test_a_pipe_into_a_process(node: Node, server: Server) -> None:
