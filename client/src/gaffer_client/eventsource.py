@@ -273,6 +273,13 @@ class Watcher(EventsourceClient):
         yield Received("gap", {"from": 0, "to": 0}, "")
 
 
+class LookupWatcher(Watcher):
+    """A Watcher of a lookup, which sends a snapshot to a client that has no position to resume at."""
+
+    def _unknown_gap(self) -> Iterator[Received]:
+        return iter(())
+
+
 def _split(url: str) -> tuple[str, str]:
     """Return the URL of the server, and the path with its query."""
     try:
