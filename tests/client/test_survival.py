@@ -150,7 +150,20 @@ def test_a_pipe_into_a_process(node: Node, server: Server) -> None:
         _, err = send.communicate(timeout=TIMEOUT)
         assert send.returncode == 0, err
     eventually(lambda: server.get_job("digest").exits(), timeout=TIMEOUT)
-    assert eventually(lambda: node.log("digest", 1)).decode().strip() == hashlib.sha256(data).hexdigest()
+    assert (
+        eventually(lambda: node.log("digest", 1), retry_on=(FileNotFoundError,)).decode().strip()
+        == hashlib.sha256(data).hexdigest()
+    )
+
+
+def test_a_key_that_only_permits_control(
+    gaffer: Commands, node: Node, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = started(server, "kept", **ECHO_JOB)
+    monkeypatch.setenv("GAFFER_API_KEY", server.create_key(["control"])["key"])
+    for command in (("send", process.pid, "hallo"), ("send", f"{process.pid}.ttin", "again")):
+        assert gaffer("-g", node.url, *command).status == 0
+    assert eventually(lambda: node.log("kept", 1) == b"hallo\nagain\n", retry_on=(FileNotFoundError,))
 
 
 def test_events_begin_anew(node: Node, server: Server) -> None:

@@ -257,7 +257,8 @@ class IOChannel:
         except GafferClientError as error:
             return error
         if self._reconnect and connection.close_code in _RETURNING:
-            return Unreachable(connection.close_reason, url=connection.url)
+            why = f"{connection.url} closed the connection: {connection.close_reason or connection.close_code}"
+            return Unreachable(why, url=connection.url)
         return None
 
     def _connect(self, deadline: float = math.inf) -> Connection:
