@@ -58,7 +58,6 @@ def sent(core: Core, text: str, *descriptors: int) -> list[tuple[bytes, tuple[in
         (["READY=1"], [TERM], 1 << 8, 1),
         (["READY=1"], [TERM], TERM, 0),
         ([], [INT], INT, 130),
-        (["READY=1"], [TERM], KILL, 128 + KILL),
         (["READY=1"], [TERM], 75 << 8, 0),
     ],
 )
@@ -261,6 +260,15 @@ def test_members_that_have_left_their_group_are_ended_too() -> None:
     )
 
 
+@pytest.mark.parametrize(("signals", "status"), [(["STOPPING=1"], 128 + KILL), ([TERM], 0)])
+def test_a_gafferd_that_is_killed_while_it_ends(signals: list[Any], status: int) -> None:
+    core, story = running("READY=1")
+    for each in signals:
+        core.handle(("signal", each) if each == TERM else datagram(each), 100.0)
+    killed = ("log", "gafferd (pid 50) was killed by signal 9 while it was ending")
+    assert story >> ("exited", 50, KILL) << ended("", [killed, ("exit", status)])
+
+
 def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
     core, story = running("READY=1", "CHILD=61 a 30")
     for number in (TERM, INT):
@@ -268,12 +276,12 @@ def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
     assert (
         story
         >> ("exited", 50, SIGNALLED)
-        << [("reap", 50), ("hangup",), ("check",), ("log", "ending 1 processes without gafferd")]
-        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+        << ended("", [("log", "gafferd (pid 50) was killed by signal 9 while it was ending")])
+        << [("log", "ending 1 processes without gafferd"), ("killpg", 61, TERM), ("killpg", 61, CONT)]
         << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
         >> ("exited", 61, KILL)
         >> ("left", set(), {})
-        << [("reap", 61), ("exit", 128 + KILL)]
+        << [("reap", 61), ("exit", 130)]
     )
 
 

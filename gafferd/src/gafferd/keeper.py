@@ -294,7 +294,9 @@ class Core:
             yield ("give",)
         elif self._quit or self._stopping:
             if code is None:
-                code = _after(self._quit) if self._quit == status & 0x7F else 128 + (status & 0x7F)
+                if self._quit != status & 0x7F:
+                    yield ("log", f"{self._last} while it was ending")
+                code = _after(self._quit) if self._quit else 128 + (status & 0x7F)
             yield from self._end(0 if code == HANDOVER else code, now)
         elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
             yield from self._end(code or 0, now)

@@ -82,6 +82,8 @@ class KeptProcesses(Recorder):
         callback = self._watching.pop(os_pid, None)
         if callback is not None:
             callback(status, exited_at)
+        else:
+            self._reports[os_pid] = status, exited_at  # it is about to be adopted
 
     def _on_lost(self) -> None:
         for os_pid in tuple(self._watching):
@@ -169,6 +171,7 @@ class KeptProcesses(Recorder):
     def _forget(self, pids: Iterable[int]) -> None:
         for pid in pids:
             os_pid = self._records.pop(pid).os_pid
+            self._reports.pop(os_pid, None)
             if pid in self._adopted:
                 self._adopted.discard(pid)
                 self._link.acknowledge(os_pid)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import logging
 import os
 import socket
 import stat
+import termios
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +114,7 @@ class KeeperLink:
         self._watchdog = watchdog
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: dict[_Fact, None] = {}
-        self._waiting_since = 0.0  # of the first of them
+        self._waiting_since = time.monotonic()  # when the keeper was last known to have read all
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
@@ -131,10 +133,17 @@ class KeeperLink:
     def state(self) -> KeeperState:
         """The state of the keeper, as in /health."""
         error = self._error
-        if error is None and self._pending and (waited := time.monotonic() - self._waiting_since) > self._watchdog:
-            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s: {len(self._pending)} changes wait"
+        if error is None and (waited := self._unread_for()) > self._watchdog:
+            changes = f": {len(self._pending)} changes wait" if self._pending else ""
+            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s{changes}"
         since = time.time() - (time.monotonic() - self._began)
         return {"pid": self.pid, "since": round(since, 3), "error": error}
+
+    def _unread_for(self) -> float:
+        """Return for how many seconds the keeper has not read what was sent; looked up at each beat, too."""
+        if not self._pending and not _is_unread(self._socket):
+            self._waiting_since = time.monotonic()
+        return time.monotonic() - self._waiting_since
 
     # Processes
 
@@ -402,6 +411,7 @@ class KeeperLink:
         assert self._loop is not None
         if self._error is None:
             self._timer = self._loop.call_later(self._watchdog / _BEATS, self._beat)
+            self._unread_for()
             if not self._pending:  # otherwise the keeper is not reading, and will not miss it
                 self._try_send(b"BEAT=1", ())
 
@@ -468,7 +478,6 @@ class KeeperLink:
         if self._error is None:
             self._pending[fact] = None
             if len(self._pending) == 1:
-                self._waiting_since = time.monotonic()
                 self._send_pending(at_once=True)
 
     def _send_pending(self, *, at_once: bool = False) -> None:
@@ -566,6 +575,11 @@ def _held(descriptor: int) -> _Held:
     except OSError:
         return _Held(descriptor, None)
     return _Held(descriptor, (found.st_dev, found.st_ino, pid))
+
+
+def _is_unread(connection: socket.socket) -> bool:
+    """Return whether the peer has not read all that was sent, ioctl(2) SIOCOUTQ."""
+    return any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
 
 
 @functools.cache
