@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from gaffer.errors import ProcessNotFound
+from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.processes.survivors import Survivor
@@ -12,15 +13,17 @@ from gaffer.processes.survivors import Survivor
 class JobTable:
     """The loaded jobs by name, and the unloaded ones until their last process has ended.
 
-    `survivors` are the processes that an earlier manager left; `adopt` gives them to the job of their name.
+    `survivors` are the processes that an earlier manager left; `adopt` gives them to the job of their name. `exits` are
+    those that are remembered.
     """
 
-    def __init__(self, survivors: Iterable[Survivor] = ()) -> None:
+    def __init__(self, survivors: Iterable[Survivor] = (), exits: Iterable[ExitRecord] = ()) -> None:
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []
         self._survivors = list(survivors)
-        # They keep their ids.
-        self._pids = itertools.count(max((each.record.pid for each in self._survivors), default=0) + 1)
+        # They keep their ids, by which exits are told apart, too.
+        known = [*(each.record.pid for each in self._survivors), *(each.pid for each in exits)]
+        self._pids = itertools.count(max(known, default=0) + 1)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
@@ -47,7 +50,7 @@ class JobTable:
         return job
 
     def next_pid(self) -> int:
-        """A process id that was never used before."""
+        """A process id that is not in use, and of no exit that is remembered."""
         return next(self._pids)
 
     def add(self, job: Job) -> None:
