@@ -226,6 +226,7 @@ class Process:
         self._on_refused = on_refused
         self._child: launch.Child | None = None
         self._spawned = 0.0
+        self._exited_at: float | None = None
         self._ending = threading.Lock()  # held while it is signalled or reaped
         self._kill_timer: asyncio.TimerHandle | None = None
         self._frozen = False
@@ -399,6 +400,7 @@ class Process:
             self._parent = None  # it may go on; its exit shows at its pidfd
 
     def _exited(self, child: launch.Child, wait_status: int | None) -> None:
+        self._exited_at = time.monotonic()
         if wait_status is None:
             self.exit_status = UNKNOWN_EXIT
         else:
@@ -552,8 +554,8 @@ class Process:
 
     @property
     def uptime(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._spawned
+        """Seconds from the start until the exit or now."""
+        return (self._exited_at or time.monotonic()) - self._spawned
 
     @property
     def info(self) -> dict[str, Any]:
@@ -613,6 +615,7 @@ class Process:
             orphans=current.orphan_policy(self.config),
             restarts=self._restarts,
             outdated=outdated,
+            uptime=self.uptime if self.exit_status is not None else None,
         )
 
     # Streams

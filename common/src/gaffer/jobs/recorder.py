@@ -36,8 +36,8 @@ class Recorder:
     def spawned(self, record: ProcessRecord) -> None:
         """A process was started or adopted, or its record has changed."""
 
-    def died(self, pid: int, status: int) -> None:
-        """The process has exited with a wait status; what follows from that comes next."""
+    def died(self, pid: int, status: int, uptime: float) -> None:
+        """The process has exited with a wait status, `uptime` seconds old; what follows from that comes next."""
 
     def ended(self, pid: int) -> None:
         """Nothing is left of the process."""

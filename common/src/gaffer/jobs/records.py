@@ -15,7 +15,7 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     `state` is that of its slot, `definition` the launch digest of its config, empty if unknown. `orphans` is what to do
     with it if it outlives its parent: None as the daemon is set, and `end` in records of versions that did not have it.
     `restarts` is the number of restarts of its job when it was started, `outdated` the kind of the rollout that is to
-    replace it.
+    replace it, `uptime` how many seconds it had run when it was seen to exit.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
@@ -35,3 +35,4 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     orphans: Literal["adopt", "end"] | None = "end"
     restarts: Annotated[int, msgspec.Meta(ge=0)] = 0
     outdated: RolloutKind | None = None
+    uptime: Annotated[float, msgspec.Meta(ge=0)] | None = None

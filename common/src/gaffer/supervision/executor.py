@@ -627,7 +627,7 @@ class Executor:
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         if self._settings.recorder is not None and status.wait_status is not None:
-            self._settings.recorder.died(process.pid, status.wait_status)
+            self._settings.recorder.died(process.pid, status.wait_status, process.uptime)
         self.submit(
             job,
             ev.Exited(

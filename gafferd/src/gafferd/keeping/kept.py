@@ -115,14 +115,20 @@ class KeptProcesses(Recorder):
         last = self._records.get(record.pid)
         # The start time alone is no reason to send it again: the keeper holds the process itself.
         if last is not None and structs.replace(last, start_time=record.start_time) != record:
-            self._records[record.pid] = record
-            text = msgspec.json.encode(record).decode()
-            self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
+            self._update(record)
 
-    def died(self, pid: int, status: int) -> None:
-        """Have the exit of our own child kept."""
-        if pid in self._records and pid not in self._adopted:
-            self._link.exited(self._records[pid].os_pid, status)
+    def _update(self, record: ProcessRecord) -> None:
+        self._records[record.pid] = record
+        text = msgspec.json.encode(record).decode()
+        self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
+
+    def died(self, pid: int, status: int, uptime: float) -> None:
+        """Have it kept how long the process ran, and the exit of our own child."""
+        record = self._records.get(pid)
+        if record is not None:
+            self._update(structs.replace(record, uptime=uptime))
+            if pid not in self._adopted:
+                self._link.exited(record.os_pid, status)
 
     def ended(self, pid: int) -> None:
         """Have the process forgotten once what follows from its exit is stored."""
