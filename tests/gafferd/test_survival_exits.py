@@ -106,3 +106,11 @@ def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_
         assert {name: node.instances(name)[0] for name in again} == again
         ended = [before[name].os_pid for name in names[:-1]]
         eventually(lambda: not any(map(psutil.pid_exists, ended)), message="they are not reaped")
+
+
+def test_how_long_a_process_ran_is_known_after_it_was_reaped(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load({"name": "x", "cmd": "sh -c 'exit 3'", "backoff": 1000, "backoff_max": 1000})
+        eventually(lambda: node.exits("x"), timeout=TIMEOUT)
+        node.kill()  # before what follows from the exit is stored
+        assert eventually(lambda: node.exits("x"), timeout=TIMEOUT)[0]["uptime"] < 1

@@ -292,7 +292,7 @@ class Process:
         self.started_at = record.started_at or time.time() - procfs.age(stat.start_time)
         self._parent = survivor.parent
         self.attach(child)
-        self._spawned -= procfs.age(stat.start_time)
+        self._spawned = record.spawned_at or self._spawned - procfs.age(stat.start_time)
         if self._parent is not None:
             self._parent.watch(self.os_pid, self._on_report)
 
@@ -617,6 +617,7 @@ class Process:
             restarts=self._restarts,
             outdated=outdated,
             started_at=self.started_at,
+            spawned_at=self._spawned,
         )
 
     # Streams
