@@ -12,6 +12,7 @@ import psutil
 
 from support.poll import eventually
 from support.survival import TIMEOUT, kept_node, without_gafferd
+from support.webhooks import receiver
 
 # Arguments: what to do when told to end; it is told by SIGHUP.
 ENDING = """
@@ -114,3 +115,18 @@ def test_how_long_a_process_ran_is_known_after_it_was_reaped(tmp_path: Path) -> 
         eventually(lambda: node.exits("x"), timeout=TIMEOUT)
         node.kill()  # before what follows from the exit is stored
         assert eventually(lambda: node.exits("x"), timeout=TIMEOUT)[0]["uptime"] < 1
+
+
+def test_webhooks_get_the_adoption_and_not_again_what_happened_before(tmp_path: Path) -> None:
+    with receiver() as server:
+        config = tmp_path / "gafferd.ini"
+        config.write_text(f"[process:x]\ncmd = sleep 1000\nnumprocesses = 2\n[webhooks]\n. = {server.url}/\n")
+        with kept_node(tmp_path, str(config)) as node:
+            eventually(lambda: server.names("/").count("ready") == 2, timeout=TIMEOUT)
+            before = len(server.events["/"])
+            node.kill()
+            node.load({"name": "last", "cmd": "sleep 1000"})
+            eventually(lambda: "create" in server.names("/")[before:], timeout=TIMEOUT)
+        after = [event for _, event in server.events["/"][before:] if event.get("job") == "default.x"]
+        assert [event["event"] for event in after if not event["event"].startswith("proc.")][:2] == ["adopt"] * 2
+        assert {event["event"] for event in after}.isdisjoint({"create", "start", "ready"})

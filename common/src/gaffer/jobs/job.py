@@ -118,7 +118,7 @@ class Job(JobQueries):
         begins = not self.active
         self._order(Order.START)
         self._forget_failures()
-        self._publish("start")
+        self._publish("start", **adoption.mark(self._goes_on))
         if begins:
             self.renewals += 1
             self._gate()
@@ -419,7 +419,7 @@ class Job(JobQueries):
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
         if adoption.is_ready(event, slot, self.config):
-            self._become_ready(slot)
+            self._become_ready(slot, adopted=slot.served)
         cause = adoption.why_not(event, slot, self.definitions)
         if cause is not None:
             slot.cause, slot.replace = cause, True
@@ -437,10 +437,10 @@ class Job(JobQueries):
         if not slot.index or not (slot.probed or self.config.startsecs):
             self._become_ready(slot)
 
-    def _become_ready(self, slot: Slot) -> None:
+    def _become_ready(self, slot: Slot, *, adopted: bool = False) -> None:
         self._cue(slot, Cue.READY)
         if slot.index:
-            self._publish("ready", slot.pid)
+            self._publish("ready", slot.pid, **adoption.mark(adopted))
         if slot.renewed and not slot.served:
             self.renewals += 1
         slot.served = True
@@ -533,11 +533,6 @@ class Job(JobQueries):
             self._await_connection("idle", self.config.backoff if lived < self.config.startsecs else 0.0)
         else:
             self._refill(slot, crashed_after=lived if unwanted else None)
-
-    def _is_last_on_connection(self, slot: Slot) -> bool:
-        if self.config.start != ON_CONNECTION:
-            return False
-        return not any(other is not slot and other.state in ALIVE for other in self.slots.values())
 
     def _on_timer(self, event: ev.TimerFired) -> None:
         kind, number = event.key

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
+from gaffer.jobs import adoption
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.desired import Desired
@@ -42,7 +43,7 @@ class Loading:
         # The exit of a survivor may be known already, while what follows from it was not stored.
         job.exits.extend(each for each in past.exits if each.pid not in pids)
         self._jobs.add(job)
-        self._executor.publish(job, "create")
+        self._executor.publish(job, "create", **adoption.mark(bool(survivors)))
         if self._jobs.is_leaving(job.name):
             self._executor.submit(job, ev.NameFreed(False))
         disabling = desired.disabling(time.time())
