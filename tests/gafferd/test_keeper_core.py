@@ -165,7 +165,45 @@ def test_the_watchdog() -> None:
     )
 
 
-def test_a_gafferd_that_is_starting_has_no_watchdog() -> None:
+def test_a_gafferd_that_starts_again_has_more_time_for_a_beat() -> None:
+    core, story = running("READY=1\nWATCHDOG=2")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.0)
+    story = story >> ("started", 51) << nothing >> wait(59) >> TICK << nothing >> datagram("BEAT=1") << nothing
+    story = story >> wait(59) >> TICK << nothing >> wait(1) >> TICK
+    hangs = "gafferd (pid 51) has been hanging for 60 s while it starts: replacing it"
+    assert story << [("log", hangs), ("kill", 51, ABRT), ("kill", 51, CONT)] >> wait(2) >> TICK << [("kill", 51, KILL)]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_gafferd_that_hangs_while_it_starts_is_ended_soon_after_a_signal(again: bool) -> None:
+    core, story = running("CHILD=61 a")
+    if again:
+        core.handle(datagram("READY=1"), 100.0)
+        core.handle(("exited", 50, SIGNALLED), 100.0)
+        core.handle(TICK, 100.0)
+        core.handle(("started", 50), 100.0)
+    hangs = "gafferd (pid 50) has been hanging for 10 s while it starts: ending it"
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("kill", 50, TERM)]
+        >> wait(9)
+        >> TICK
+        << nothing
+        >> wait(1)
+        >> TICK
+        << [("log", hangs), ("kill", 50, ABRT), ("kill", 50, CONT)]
+        >> ("exited", 50, ABRT)
+        << ended("", [("log", "gafferd (pid 50) was killed by signal 6 while it was ending")])
+        << [("log", "ending 1 processes without gafferd"), ("killpg", 61, TERM), ("killpg", 61, CONT)]
+        >> ("exited", 61, TERM)
+        >> ("left", set(), {})
+        << [("reap", 61), ("exit", 0)]
+    )
+
+
+def test_a_gafferd_that_is_started_first_has_no_watchdog() -> None:
     core, story = running("BEAT=1")
     assert core.deadline() is None
     assert story >> wait(1000) >> TICK << nothing

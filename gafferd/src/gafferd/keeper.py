@@ -20,7 +20,7 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     EXITED=pid status             gafferd's own child has exited: what the next gafferd is told unless GONE follows
     GONE=id                       forget the child and the descriptors whose names begin with `id/`
     READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
-    BEAT=1                        gafferd is alive
+    BEAT=1                        gafferd is alive, also while it starts
     STOPPING=1                    gafferd is ending for good: its exit status becomes that of the keeper
     DUMP=1                        send everything
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
@@ -63,6 +63,7 @@ MARK = "GAFFER_PROCESS"  # the variable that marks the tree of each process; its
 HANDOVER = 75  # exit status of a gafferd that wants to be started again at once
 
 WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
+START_TIMEOUT = 60.0  # seconds without BEAT of a gafferd that starts again, until it is replaced
 ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
 LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
@@ -259,7 +260,13 @@ class Core:
     def _on_started(self, pid: int, now: float) -> Iterable[Action]:
         self.daemon, self._launched, self._started_at = pid, now, None
         self._starts += 1
+        if self._was_ready:
+            self._beat_by = now + self._patience()
         return ()
+
+    def _patience(self) -> float:
+        """Return the seconds within which a BEAT must come."""
+        return self._watchdog if self._ready or self._quit else max(START_TIMEOUT, self._watchdog)
 
     def _on_failed(self, reason: str, now: float) -> Iterable[Action]:
         self._launched = now
@@ -351,6 +358,8 @@ class Core:
             self._quit = number
             if self.daemon is None:
                 return self._end(_after(number), now)
+            if not self._ready and self._kill_at is None:
+                self._beat_by = now + self._patience()
             return [("kill", self.daemon, number)]
         if self.ending:
             return ()
@@ -385,10 +394,11 @@ class Core:
         if self._beat_by is None or now < self._beat_by:
             return
         if now - self._beat_by > LATE:
-            self._beat_by = now + self._watchdog
+            self._beat_by = now + self._patience()
             return
         self._beat_by, self._kill_at = None, now + ABORT_TIMEOUT
-        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._watchdog:g} s: replacing it")
+        starts, then = "" if self._ready else " while it starts", "ending" if self._quit else "replacing"
+        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._patience():g} s{starts}: {then} it")
         yield ("kill", self.daemon, SIGABRT)
         yield ("kill", self.daemon, SIGCONT)  # a stopped process would not write its stacks
 
@@ -603,7 +613,7 @@ class Core:
 
     def _beat(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         if self._beat_by is not None:
-            self._beat_by = now + self._watchdog
+            self._beat_by = now + self._patience()
         return ()
 
     def _stop(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:

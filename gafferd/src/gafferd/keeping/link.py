@@ -91,8 +91,8 @@ class _Fact(NamedTuple):
 class KeeperLink:
     """The connection to the keeper with the process id `pid`, and what it keeps: processes and descriptors.
 
-    An application: start it with the manager, and call `ready` once the node listens. `watchdog` is the number of
-    seconds after which the keeper replaces a gafferd that hangs.
+    An application: start it with the manager, from when on it shows that the loop is alive, and call `ready` once the
+    node listens. `watchdog` is the number of seconds after which the keeper replaces a gafferd that hangs.
 
     The link knows all that the keeper is to know. What can't be sent now is noted as pending and made into a message
     once the keeper reads again, from what is true then. So a keeper that does not read costs a note for each process
@@ -369,12 +369,17 @@ class KeeperLink:
         self._loop = loop
         loop.add_reader(self._socket, self._receive)
         self._send_pending()
+        self._beat()
 
     def ready(self) -> None:
-        """Report that the node listens, and from now on that its loop is alive."""
+        """Report that the node listens."""
         self._serves = True
         self._say(f"READY=1\nWATCHDOG={self._watchdog:g}")
-        self._beat()
+
+    def beat(self) -> None:
+        """Report that this process is alive; call it in between while something blocks the loop, or before it runs."""
+        if self._error is None and not self._pending:  # otherwise the keeper is not reading, and will not miss it
+            self._try_send(b"BEAT=1", ())
 
     def quiesce(self) -> None:
         """Report that the node stops, unless another gafferd is to follow, also as this one could not start."""
@@ -412,8 +417,7 @@ class KeeperLink:
         if self._error is None:
             self._timer = self._loop.call_later(self._watchdog / _BEATS, self._beat)
             self._unread_for()
-            if not self._pending:  # otherwise the keeper is not reading, and will not miss it
-                self._try_send(b"BEAT=1", ())
+            self.beat()
 
     def _receive(self) -> None:
         reset = False
