@@ -475,6 +475,17 @@ def test_a_gafferd_that_is_back_within_a_second_finds_the_output_in_the_pipes() 
     assert play(core, 200.0) >> TICK << nothing >> datagram("READY=1") << nothing
 
 
+def test_starts_that_fail_do_not_put_off_the_keeping_of_output() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    for pid, now in ((51, 100.1), (52, 100.6)):
+        core.handle(TICK, now)
+        core.handle(("started", pid), now)
+        core.handle(("exited", pid, 2 << 8), now + 0.2)
+    assert ("keep", (("a/stdout", 7, None),)) in core.handle(TICK, 101.0)
+
+
 def test_output_is_read_while_processes_end_without_gafferd() -> None:
     core, story = running("READY=1", "CHILD=61 a")
     core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)

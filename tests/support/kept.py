@@ -34,7 +34,7 @@ while code := control.recv(65536):
 
 
 class Dump(NamedTuple):
-    """What the keeper sends of its own: descriptors by name, lines but for times, and the fields of the last message."""
+    """What the keeper sends of its own: descriptors by name, lines but times, and the fields of the last message."""
 
     descriptors: dict[str, list[int]]
     lines: list[str]

@@ -294,7 +294,7 @@ class Core:
         self.daemon, self._ready, self._listens = None, False, False
         self._beat_by = self._kill_at = None
         self._held.clear()
-        if not self._keeps and any(self._streams()):
+        if not self._keeps and self._away_at is None and any(self._streams()):
             self._away_at = now + AWAY
         yield ("check",)
         if self._claimed:
