@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -38,7 +37,7 @@ class Loading:
         past = self._past.pop(str(job.name), Past())
         survivors = self._jobs.adopt(job.name)
         pids = {each.record.pid for each in survivors}
-        job.last_run = past.last_run
+        job.last_run, job.armed_at = past.last_run, past.armed_at
         job.restarts = max([past.restarts, *(each.record.restarts for each in survivors)])
         # The exit of a survivor may be known already, while what follows from it was not stored.
         job.exits.extend(each for each in past.exits if each.pid not in pids)
@@ -77,7 +76,7 @@ class Loading:
             self._jobs.add_leaving(job)
             for each in survivors:
                 # It is stopped because of the job, not because of its definition.
-                self._adopt(job, replace(each, record=structs.replace(each.record, definition="")))
+                self._adopt(job, structs.replace(each, record=structs.replace(each.record, definition="")))
             self._executor.submit(job, ev.Unloaded())
         return names
 
