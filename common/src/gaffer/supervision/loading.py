@@ -50,7 +50,8 @@ class Loading:
             self._executor.submit(job, disabling)
         for each in survivors:
             self._adopt(job, each)
-            if desired.phase is not Phase.STARTED and not each.exited:
+            # A committed process runs whether its job does or not.
+            if desired.phase is not Phase.STARTED and each.record.slot and not each.exited:
                 self._executor.submit(job, ev.ProcessStopRequested(each.record.pid))
         if desired.phase is Phase.STARTED:
             self._executor.submit(job, ev.StartRequested(desired.target))
