@@ -146,6 +146,10 @@ def test_processes_that_write_to_files_go_on(tmp_path: Path, policy: str, keeper
             assert [job for job in JOBS if before[job] == after[job]] == adopted
             assert all(procfs.read_stat(before[job]) is None for job in JOBS if job not in adopted)
             assert procfs.read_stat(before[adopted[0]]) is not None
+            for job in JOBS:
+                exits = requests.get(f"{second.url}/jobs/default/{job}/exits", timeout=TIMEOUT).json()["exits"]
+                found = [(each["exit_code"], each["term_signal"], each["reason"]) for each in exits]
+                assert found == ([] if job in adopted else [(None, None, "unknown")])
             if policy == "adopt":
                 second.wait_for_line("of default.piped is not adopted: its standard error was not a file")
                 second.wait_for_line("of default.input is not adopted: its standard input was not a file")

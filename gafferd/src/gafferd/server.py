@@ -134,6 +134,7 @@ class Server:
             os_pids, cookies = [each.os_pid for each in records], {each.cookie for each in records}
             waiting = keeper.beat if keeper is not None else lambda: None
             state.end_leftovers(os_pids, cookies, self.settings.orphans, waiting)
+            state.add_lost_exits(only_detached=keeper is not None and keeper.follows_gafferd)
             survivors += [Survivor(each) for each in (*state.detached, *state.orphans)]
             return self._run(state, title, ready, keeper, kept, survivors)
         finally:

@@ -140,6 +140,11 @@ class KeeperLink:
         since = time.time() - (time.monotonic() - self._began)
         return {"pid": self.pid, "since": round(since, 3), "error": error}
 
+    @property
+    def follows_gafferd(self) -> bool:
+        """Whether the keeper has seen another gafferd end; known from the dump."""
+        return bool(self._last)
+
     def _unread_for(self) -> float:
         """Return for how many seconds the keeper has not read what was sent; looked up at each beat, too."""
         if not self._pending and not _is_unread(self._socket):

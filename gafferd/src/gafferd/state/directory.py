@@ -158,6 +158,7 @@ class StateDir(Recorder):
         self.detached: list[ProcessRecord] = []
         self.orphans: list[ProcessRecord] = []
         self._spared: list[ProcessRecord] = []
+        self._lost: list[ProcessRecord] = []
         self._lock = lock
         self._nodes: list[Node] = []  # this one, and the one before its id changed
         self._records: dict[int, ProcessRecord] = {}
@@ -288,9 +289,19 @@ class StateDir(Recorder):
             waiting,
         )
         self.detached += refused
+        left = [*self.detached, *self.orphans]
+        self._lost = [record for record in records if record not in left and self._made(record.cookie)]
         self._dirty = True
         self._write()
         return ended
+
+    def add_lost_exits(self, *, only_detached: bool) -> None:
+        """Add to `past` the exits of recorded processes that are gone, which nobody saw; blocks.
+
+        A keeper knows what became of all but detached ones; the records are up to a second older than that.
+        """
+        if lost := [record for record in self._lost if record.detach or not only_detached]:
+            self.past = self._past_file.lost(lost)
 
     def _is_whole(self, record: ProcessRecord) -> bool:
         """Return whether a process is the recorded one of this node, and lost nothing with its gafferd."""
