@@ -24,7 +24,9 @@ def node(name: str = "web1", **more: Any) -> AgedNodeInfo:
     return {**info, "status": "alive", "age_ms": 300, "draining": False, "conflict": False, **more}  # type: ignore
 
 
-def source(info: AgedNodeInfo, *pids: int, state: ProcessState = "ready") -> JobSource:
+def source(
+    info: AgedNodeInfo, *pids: int, state: ProcessState = "ready", job: str | None = None, reason: str | None = None
+) -> JobSource:
     return {
         "name": info["name"],
         "pids": list(pids) if state != "draining" else [],
@@ -32,6 +34,9 @@ def source(info: AgedNodeInfo, *pids: int, state: ProcessState = "ready") -> Job
         "age_ms": 300,
         "node_info": info,
         "processes": [{"pid": pid, "state": state, "endpoints": []} for pid in pids],
+        "state": job,
+        "reason": reason,
+        "expected": None if job is None else 1,
     }
 
 

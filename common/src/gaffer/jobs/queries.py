@@ -137,6 +137,15 @@ class JobQueries:
         return self.active and self.target > 0 and all(s.state in ALIVE for s in self._wanted_slots())
 
     @property
+    def expected(self) -> int:
+        """How many processes it should have now: none while it is stopped, or between its runs."""
+        if self.phase is not Phase.FAILED and not (
+            self.active and self._demand and not self.drained and not self.disabled
+        ):
+            return 0
+        return self.target - sum(slot.result is True for slot in self.slots.values() if slot.index <= self.target)
+
+    @property
     def awaits_connection(self) -> bool:
         """Whether its sockets accept connections, and the first one starts its processes."""
         return self._awaits_connection and not self.drained

@@ -25,6 +25,14 @@ class Announcement(msgspec.Struct, frozen=True):
     endpoints: list[EndpointInfo]
 
 
+class JobAnnouncement(msgspec.Struct, frozen=True):
+    """What a job does, for people: its visible state, the reason, and how many processes it should have now."""
+
+    state: str
+    reason: str | None
+    expected: int
+
+
 _ANNOUNCED = {
     SlotState.SPAWNING: "starting",
     SlotState.STARTING: "starting",
@@ -51,6 +59,11 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
             endpoints = endpoints_of(job, process, host) if slot.index else []
             found[process.pid] = Announcement(_ANNOUNCED[slot.state], endpoints)
     return found
+
+
+def job_announcement(job: Job) -> JobAnnouncement:
+    """What lookupds show of the job itself."""
+    return JobAnnouncement(job.state.value, _reason(job), job.expected)
 
 
 def job_status(job: Job) -> JobStatus:

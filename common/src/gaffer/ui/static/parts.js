@@ -13,8 +13,12 @@ const KINDS = {
 
 export const kindOf = (state) => KINDS[state] ?? "idle"
 
-// The same of a job: one that waits is well only if it waits for its time, or is scaled to 0 processes.
-export const kindOfJob = (job) => (job.state === "waiting" && !job.next_run && job.max_processes > 0 ? "warn" : kindOf(job.state))
+// The same of a job: one that waits is well only if it waits for its time, or is scaled to 0 processes; one that is up has a reason
+// for it only if something is wrong, such as a crash loop.
+export function kindOfJob(job) {
+  const troubled = job.state === "waiting" ? !job.next_run && job.max_processes > 0 : ["starting", "running"].includes(job.state) && job.reason
+  return troubled ? "warn" : kindOf(job.state)
+}
 
 // A state: a sign that differs in shape as well as in colour, and its word.
 export function State({state, detail, kind = kindOf(state)}) {
