@@ -318,7 +318,7 @@ def test_all_is_well(gaffer: Commands, registries: list[Daemon], node_: Daemon) 
     ran = gaffer("-L", f"{one},{two}", "why", "shop.web")
     assert (ran.status, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["NODE", "ACCORDING", "TO", "STATE", "AGE", "PROCESSES"]
+    assert lines[0].split() == ["NODE", "ACCORDING", "TO", "STATE", "AGE", "JOB", "PROCESSES"]
     assert sorted(line.split()[:3] for line in lines[1:3]) == sorted([["web1", one, "alive"], ["web1", two, "alive"]])
     assert all(line.endswith("1 ready") for line in lines[1:3])
     assert lines[5].split() == ["web1", node_.url, "running:", "1"]

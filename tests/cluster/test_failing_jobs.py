@@ -14,6 +14,7 @@ from support.needs import needs_browser
 from support.peer import peer
 from support.poll import eventually
 
+NEXT_START = re.compile("next start (in [0-9]+s|now)")
 HOSTILE = "<img src=x onerror='window.hacked=1'>\u202e\x1b[31mred"
 
 JOBS: list[dict[str, Any]] = [
@@ -81,8 +82,8 @@ def test_states_and_reasons_are_those_of_the_node(registry: Daemon, crashing: di
 
 
 @needs_browser
-def test_the_page_of_the_jobs_shows_what_fails_and_why(
-    page: Page, registry: Daemon, crashing: dict[str, dict[str, Any]]
+def test_pages_show_what_fails_and_why_and_when_it_starts_again(
+    page: Page, registry: Daemon, node: Daemon, crashing: dict[str, dict[str, Any]]
 ) -> None:
     with peer(registry.url) as other:
         other.identify("other", id="b" * 32, incarnation=1)
@@ -109,3 +110,9 @@ def test_the_page_of_the_jobs_shows_what_fails_and_why(
         other.ask("REPORT", now=2, jobs={"shop.odd": report})
         expect(page.locator("tbody tr", has_text="shop.odd").locator(".state")).to_have_text("running")
         assert page.evaluate("window.hacked") is None
+    page.goto(f"{node.url}/ui/#/jobs")
+    expect(page.locator("tbody tr", has_text="crash loop")).to_contain_text(NEXT_START)
+    check_look(page, "node failing jobs")
+    page.goto(f"{node.url}/ui/#/jobs/shop.crashing")
+    expect(page.locator("table.processes")).to_contain_text(NEXT_START)
+    check_look(page, "node failing job")

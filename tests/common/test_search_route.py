@@ -67,6 +67,7 @@ async def test_jobs_with_their_numbers(node: HttpNode) -> None:
         "processes": web["processes"],
         "restarts": 0,
         "next_run": None,
+        "retry_in": None,
         "last_exit": None,
     }
     assert (cron["state"], cron["uptime"], cron["cpu"], cron["memory"]) == ("stopped", None, None, None)

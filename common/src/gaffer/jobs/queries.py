@@ -145,6 +145,12 @@ class JobQueries:
             return 0
         return self.target - sum(slot.result is True for slot in self.slots.values() if slot.index <= self.target)
 
+    def retry_at(self, slot: Slot) -> float | None:
+        """When the next process of a slot starts after failures, in monotonic seconds; None if it does not wait so."""
+        if slot.state is SlotState.BACKOFF:
+            return slot.retry_at
+        return self._flaps.paused_until if self.phase is Phase.HELD and slot.state is SlotState.WAITING else None
+
     @property
     def awaits_connection(self) -> bool:
         """Whether its sockets accept connections, and the first one starts its processes."""

@@ -18,7 +18,11 @@ class Instance(TypedDict):
     slot: Later[Annotated[int, Meta(description="The slot number, from 1.")]]
     state: SlotState
     probe_error: Later[Annotated[str | None, Meta(description="The last error of its probes.")]]
-    retry_in: Later[Annotated[float | None, Meta(description="Seconds until its back-off ends; null without one.")]]
+    retry_in: Later[
+        Annotated[
+            float | None, Meta(description="Seconds until its next start after failures; null if none is planned.")
+        ]
+    ]
     started_at: Later[Annotated[float | None, Meta(description="Seconds since 1970.")]]
     uptime: Later[Annotated[float, Meta(description="In seconds.")]]
     port: Later[Annotated[int | None, Meta(description="The value of its variable PORT.")]]
@@ -135,4 +139,5 @@ class JobSummary(TypedDict):
     restarts: Annotated[int, Meta(description="Number of processes that ended and were replaced.")]
     uptime: Annotated[float | None, Meta(description="Of the oldest of these processes, in seconds.")]
     next_run: Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]
+    retry_in: Annotated[float | None, Meta(description="Seconds until the next start after failures, of any process.")]
     last_exit: ExitSummary | None

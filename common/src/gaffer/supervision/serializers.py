@@ -134,6 +134,9 @@ def job_summary(job: Job, running: Mapping[int, Process]) -> JobSummary:
         "restarts": job.restarts,
         "uptime": round(uptime, 3) if uptime is not None else None,
         "next_run": job.next_run,
+        "retry_in": _seconds_until(
+            min((at for slot in job.slots.values() if (at := job.retry_at(slot)) is not None), default=None)
+        ),
         "last_exit": None
         if last is None
         else {
@@ -156,6 +159,10 @@ def job_instances(job: Job, running: Mapping[int, Process], host: str) -> list[I
     ]
 
 
+def _seconds_until(at: float | None) -> float | None:
+    return None if at is None else round(max(0.0, at - time.monotonic()), 3)
+
+
 def _reason(job: Job) -> str | None:
     crash_loop = job.crash_loop(time.monotonic())
     return crash_loop if crash_loop and job.state is JobState.BACKOFF else job.reason or crash_loop
@@ -169,7 +176,7 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
         "slot": slot.index,
         "state": slot.visible_state,
         "probe_error": slot.probe_error or None,
-        "retry_in": round(max(0.0, slot.retry_at - time.monotonic()), 3) if slot.state is SlotState.BACKOFF else None,
+        "retry_in": _seconds_until(job.retry_at(slot)),
         "started_at": round(process.started_at, 3) if process else None,
         "uptime": round(process.uptime, 3) if process else 0.0,
         "port": process.port if process else None,

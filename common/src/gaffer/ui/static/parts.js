@@ -56,6 +56,17 @@ export function Uptime({seconds}) {
   return html`<span>${duration(seconds + Math.max(0, now - (start?.at ?? now)) / 1000)}</span>`
 }
 
+// When a process starts again after failures, in `seconds` when that arrived; it counts down.
+export function NextStart({seconds}) {
+  const [start, setStart] = useState(null)
+  const [now, setNow] = useState(Date.now())
+  useInterval(() => setNow(Date.now()), 1000)
+  if (seconds === null || seconds === undefined) return null
+  if (start === null || start.seconds !== seconds) setStart({seconds, at: Date.now()})
+  const left = Math.max(0, Math.ceil(seconds - Math.max(0, now - (start?.at ?? now)) / 1000))
+  return html`<span class="next-start">next start ${left ? `in ${duration(left)}` : "now"}</span>`
+}
+
 export function Problem({error, retry}) {
   return html`<div class="problem" role="alert"><strong>${error.status ? `Refused (${error.status})` : "No answer"}</strong>
     <span><${ServerText} text=${explain(error)} /></span>${retry && html`<button onClick=${retry}>Try again</button>`}</div>`
