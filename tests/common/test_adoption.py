@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gaffer.jobs.exits import ExitRecord
-from gaffer.jobs.recorder import Recorder
+from gaffer.jobs.recorder import Past, Recorder
 from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
 from gaffer.manager import Manager
@@ -176,3 +176,11 @@ def test_survivors_of_a_job_that_no_longer_exists_are_ended_before_its_name_is_u
         assert (message["os_pid"], message["stopped"]) == (left.os_pid, True)
         manager.stop_job("j")
         eventually(lambda: not manager.running)
+
+
+def test_no_process_gets_the_id_of_an_exit_that_is_remembered() -> None:
+    past = {"default.j": Past(exits=[ExitRecord(pid, 1, 3, 0, "exited", 1.0, 0.0) for pid in (7, 6)])}
+    with running_manager(past=past) as manager:
+        manager.load(ProcessConfig("j", "sleep 1000"))
+        eventually(lambda: list(manager.running) == [8])
+        assert [each["pid"] for each in manager.exits("j")] == [7, 6]

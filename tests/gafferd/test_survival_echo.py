@@ -1,4 +1,4 @@
-"""What is written to a process and comes back from it, through a client that connects again while gafferd is killed."""
+"""What is written to a process and comes back, through a client that connects again while gafferd is replaced."""
 
 import hashlib
 import random
@@ -17,7 +17,7 @@ JOB = {"name": "echo", "cmd": sys.executable, "args": ["-I", "-S", "-c", ECHO], 
 
 
 def echo(node: Node, size: int, piece: int, kills: int, pause: float) -> str:
-    """Send random bytes to a process that returns them, kill gafferd meanwhile, and compare."""
+    """Send random bytes to a process that returns them, kill gafferd and upgrade it meanwhile, and compare."""
     randomness = random.Random(5)
     node.load({**JOB, "redirect_output": ["stdout", "stderr"]})
     [instance] = node.running("echo", 1)
@@ -44,6 +44,7 @@ def echo(node: Node, size: int, piece: int, kills: int, pause: float) -> str:
                 for _ in range(kills):
                     time.sleep(randomness.uniform(0.0, pause))  # at any moment is what the test is about
                     node.kill()
+                node.upgrade()
             finally:
                 over.set()
 
@@ -72,7 +73,7 @@ def echo(node: Node, size: int, piece: int, kills: int, pause: float) -> str:
         assert back == done
         assert received.digest() == sent.digest()
     assert node.running("echo", 1) == [instance]
-    return f"{done} bytes there and back during {kills} kills of gafferd: 0 lost, 0 twice, in order"
+    return f"{done} bytes there and back during {kills} kills of gafferd and an upgrade: 0 lost, 0 twice, in order"
 
 
 def test_no_byte_of_an_echo_is_lost(tmp_path: Path) -> None:

@@ -135,6 +135,12 @@ class Node:
         assert ping(self.url)
         return time.monotonic() - begin
 
+    def upgrade(self) -> None:
+        """Have gafferd replaced; return once the next one answers."""
+        before = self.pid
+        requests.post(f"{self.url}/upgrade?force=true", timeout=TIMEOUT).raise_for_status()
+        eventually(lambda: self.get("/health")["pid"] != before, timeout=TIMEOUT, retry_on=(OSError,))
+
     def stop(self) -> None:
         """End a node whose first keeper was killed, by that which it has now."""
 

@@ -23,7 +23,7 @@ FULL_TIMEOUT = 20.0  # seconds to wait for a reader before the oldest output is 
 _PIECE = 256 * 1024  # bytes per write
 _NEXT_ATTEMPT = 0.1  # seconds between two attempts to reconnect
 _MOVED = 409  # the input has accepted more than expected
-_GOING_AWAY = 1001  # close code of a node that stops
+_RETURNING = (1001, 1012)  # close codes of a node that stops, and of one that is upgraded
 
 
 class _Pending:
@@ -207,7 +207,7 @@ class IOChannel:
                 self._handle(message)
         except GafferClientError as error:
             return error
-        if self._reconnect and connection.close_code == _GOING_AWAY:
+        if self._reconnect and connection.close_code in _RETURNING:
             return Unreachable(connection.close_reason, url=connection.url)
         return None
 

@@ -107,7 +107,7 @@ class Manager(Living, LegacyNames, Listeners):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         left = [*survivors]
-        self._jobs = JobTable(left)
+        self._jobs = JobTable(left, (exit for each in (past or {}).values() for exit in each.exits))
         # The node's id ends with `:` and a number that changes with each start.
         os_pids = [each.record.os_pid for each in left]
         cgroups = Cgroups(cgroup, node_id.partition(":")[0], os_pids) if cgroup is not None else None

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from gaffer.errors import ProcessError
@@ -52,6 +52,7 @@ class ExitStatus:
 
     `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
     `usage`: what it and its reaped descendants used; None if unknown. `wait_status` is the status as of waitpid(2).
+    `ago`: how many seconds before we learned of it the process exited, as while no manager ran.
     """
 
     exit_code: int | None
@@ -60,6 +61,7 @@ class ExitStatus:
     usage: ResourceUsage | None = None
 
     wait_status: int | None = None
+    ago: float = 0.0
 
     @classmethod
     def of(
@@ -287,10 +289,10 @@ class Process:
             raise ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has exited")
         self.cookie = record.cookie
         self.port = record.port
-        self.started_at = time.time() - procfs.age(stat.start_time)
+        self.started_at = record.started_at or time.time() - procfs.age(stat.start_time)
         self._parent = survivor.parent
         self.attach(child)
-        self._spawned -= procfs.age(stat.start_time)
+        self._spawned = record.spawned_at or self._spawned - procfs.age(stat.start_time)
         if self._parent is not None:
             self._parent.watch(self.os_pid, self._on_report)
 
@@ -388,22 +390,23 @@ class Process:
             self.loop.remove_reader(child.pidfd)
             self._reporting = self.loop.call_later(_REPORT_TIMEOUT, self._on_report, None)
 
-    def _on_report(self, wait_status: int | None) -> None:
+    def _on_report(self, wait_status: int | None, exited_at: float | None = None) -> None:
         """Handle what the parent of an adopted process reports: how it exited, or that this can't be known."""
         child = self._child
         if child is None or self.exit_status is not None or self._frozen:
             return
         if wait_status is not None or self._reporting is not None:
-            self._exited(child, wait_status)
+            self._exited(child, wait_status, exited_at)
         else:
             self._parent = None  # it may go on; its exit shows at its pidfd
 
-    def _exited(self, child: launch.Child, wait_status: int | None) -> None:
+    def _exited(self, child: launch.Child, wait_status: int | None, exited_at: float | None = None) -> None:
         if wait_status is None:
-            self.exit_status = UNKNOWN_EXIT
+            status = UNKNOWN_EXIT
         else:
             usage = usage_of_zombie(self.os_pid)
-            self.exit_status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
+            status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
+        self.exit_status = status if exited_at is None else replace(status, ago=time.monotonic() - exited_at)
         if self._reporting is not None:
             self._reporting.cancel()
         if child.pidfd is not None:
@@ -613,6 +616,8 @@ class Process:
             orphans=current.orphan_policy(self.config),
             restarts=self._restarts,
             outdated=outdated,
+            started_at=self.started_at,
+            spawned_at=self._spawned,
         )
 
     # Streams

@@ -116,8 +116,8 @@ async def test_why_it_is_not_ready() -> None:
 
 async def test_messages_before_the_probe_count() -> None:
     async with probing() as verdicts:
-        with sender(verdicts, probed(ready="notify")) as process:
-            send(process, "READY=1")
+        with sender(verdicts, probed(ready="notify", live="notify")) as process:
+            send(process, "READY=1", "WATCHDOG=1")  # the first begins the live probe
             await asyncio.sleep(0.3)
             verdicts.prober.start(process)
             await verdicts.last("good")

@@ -248,6 +248,11 @@ class JobQueries:
         """Whether only a connection would call for its processes."""
         return self.active and not (self.disabled or self._demand) and self.config.start == ON_CONNECTION
 
+    def _is_last_on_connection(self, slot: Slot) -> bool:
+        if self.config.start != ON_CONNECTION:
+            return False
+        return not any(other is not slot and other.state in ALIVE for other in self.slots.values())
+
     @property
     def _wanted(self) -> int:
         if not self.active:

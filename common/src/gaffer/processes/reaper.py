@@ -399,10 +399,10 @@ class Reaper:
     def _cookie(self, stat: procfs.Stat) -> str | None:
         known = self._adopted.get(stat.pid)
         if known is None or known.start_time != stat.start_time:
-            environ = procfs.read_environ(stat.pid)
-            if environ is None:
+            cookie = procfs.read_variable(stat.pid, COOKIE)
+            if cookie is None:
                 return None
-            known = self._adopted[stat.pid] = _Adopted(stat.start_time, environ.get(COOKIE))
+            known = self._adopted[stat.pid] = _Adopted(stat.start_time, cookie or None)
         return known.cookie
 
     # Zombies

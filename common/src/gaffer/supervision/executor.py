@@ -431,10 +431,12 @@ class Executor:
             process.adopt(survivor)
         except ProcessError as error:
             status = ExitStatus.known(survivor.status)
+            ago = time.monotonic() - survivor.exited_at if survivor.exited_at is not None else 0.0
             if survivor.status is None:
                 log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             code, signum, oom = status.exit_code, status.term_signal, status.out_of_memory
-            self.submit(job, ev.Exited(order.pid, code, signum, order.record.os_pid, None, oom, time.time()))
+            at = time.time() - ago
+            self.submit(job, ev.Exited(order.pid, code, signum, order.record.os_pid, None, oom, at, ago=ago))
             self.submit(job, ev.GroupEmpty(order.pid))
             self._record_exit(job)
             if self._settings.recorder is not None:
@@ -637,8 +639,9 @@ class Executor:
                 process.os_pid,
                 process.last_lines(_LAST_LINES, _LAST_BYTES),
                 status.out_of_memory,
-                time.time(),
+                time.time() - status.ago,
                 status.usage,
+                status.ago,
             ),
         )
         self._record_exit(job)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from msgspec import structs
 
+from gaffer.jobs import adoption
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.desired import Desired
@@ -42,7 +43,7 @@ class Loading:
         # The exit of a survivor may be known already, while what follows from it was not stored.
         job.exits.extend(each for each in past.exits if each.pid not in pids)
         self._jobs.add(job)
-        self._executor.publish(job, "create")
+        self._executor.publish(job, "create", **adoption.mark(bool(survivors)))
         if self._jobs.is_leaving(job.name):
             self._executor.submit(job, ev.NameFreed(False))
         disabling = desired.disabling(time.time())
@@ -58,9 +59,7 @@ class Loading:
     def _adopt(self, job: Job, survivor: Survivor) -> None:
         record = survivor.record
         self._executor.expect(survivor)
-        stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
-        age = procfs.age(stat.start_time if stat is not None else record.start_time)
-        self._executor.submit(job, ev.Adopted(record.pid, record, age, survivor.exited))
+        self._executor.submit(job, ev.Adopted(record.pid, record, _age(survivor), survivor.exited))
 
     def end_unclaimed(self) -> list[str]:
         """End the survivors that no job has adopted, but for detached ones; return the names of their jobs.
@@ -81,3 +80,12 @@ class Loading:
                 self._adopt(job, replace(each, record=structs.replace(each.record, definition="")))
             self._executor.submit(job, ev.Unloaded())
         return names
+
+
+def _age(survivor: Survivor) -> float:
+    """Return how many seconds ago a process was started."""
+    record = survivor.record
+    if record.spawned_at:
+        return max(0.0, time.monotonic() - record.spawned_at)
+    stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
+    return procfs.age(stat.start_time if stat is not None else record.start_time)

@@ -69,8 +69,9 @@ class Notifications:
         early = [each for each in self._early if os_pid in each.kin]
         for each in early:
             self._early.remove(each)
+        for each in early:
             if self._loop.time() - each.at < _EARLY_TIMEOUT:
-                received(each.fields)
+                self._pass_on(os_pid, each.fields)
 
     def ignore(self, os_pid: int, received: Callable[[Fields], Any]) -> None:
         """Undo `expect`; unknown ones are ignored."""
@@ -123,10 +124,13 @@ class Notifications:
             return
         for os_pid in kin:
             if os_pid in self._expected:
-                for received in tuple(self._expected[os_pid]):
-                    received(fields)
+                self._pass_on(os_pid, fields)
                 return
         self._early.append(_Early(self._loop.time(), frozenset(kin), fields))
+
+    def _pass_on(self, os_pid: int, fields: Fields) -> None:
+        for received in tuple(self._expected.get(os_pid, ())):
+            received(fields)
 
 
 def _read(sock: socket.socket) -> tuple[int | None, bytes]:
