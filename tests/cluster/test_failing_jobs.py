@@ -23,6 +23,7 @@ JOBS: list[dict[str, Any]] = [
     {"name": "given-up", "cmd": "sh -c 'exit 4'", "max_restarts": 1},
     {"name": "after-it", "cmd": "sleep 1000", "after": ["crashing"]},
     {"name": "empty", "cmd": "sleep 1000", "numprocesses": 0},
+    {"name": "on-demand", "cmd": "sleep 1000", "start": "on-connection"},
     {"name": "nightly", "cmd": "sleep 1", "schedule": "0 0 1 1 *"},
 ]
 FAILING = {"shop.crashing", "shop.given-up", "shop.after-it"}
@@ -35,9 +36,10 @@ def registry() -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def node(registry: Daemon) -> Iterator[Daemon]:
-    with gafferd("--lookupd-address", registry.url, "--node-name", "n1", "--allowed-origin", registry.url) as running:
-        requests.post(f"{running.url}/jobs/shop", json={"jobs": JOBS}, timeout=10).raise_for_status()
+def node(registry: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    jobs = [{**job, "socket": f"a=unix:{tmp_path_factory.mktemp('s')}/s"} if "start" in job else job for job in JOBS]
+    with gafferd("--lookupd-address", registry.url, "--node-name", "n1") as running:
+        requests.post(f"{running.url}/jobs/shop", json={"jobs": jobs}, timeout=10).raise_for_status()
         yield running
 
 
@@ -81,6 +83,13 @@ def test_states_and_reasons_are_those_of_the_node(registry: Daemon, crashing: di
     assert (source["state"], source["expected"], source["pids"]) == ("failed", 1, [])
 
 
+def check_idle(page: Page) -> None:
+    """Jobs that wait for something good are no warning, unlike those that wait for others."""
+    for name, kind in (("empty", "idle"), ("nightly", "idle"), ("on-demand", "idle"), ("after-it", "warn")):
+        state = page.locator("tbody tr", has=page.locator("a", has_text=f"shop.{name}")).locator(".state")
+        expect(state).to_have_class(f"state {kind}")
+
+
 @needs_browser
 def test_pages_show_what_fails_and_why_and_when_it_starts_again(
     page: Page, registry: Daemon, node: Daemon, crashing: dict[str, dict[str, Any]]
@@ -105,6 +114,7 @@ def test_pages_show_what_fails_and_why_and_when_it_starts_again(
         odd = page.locator("tbody tr", has_text="shop.odd").locator(".c-reason")
         expect(odd).to_have_text(re.compile("^<img src=x .*>.*red$"))
         assert page.locator("main img").count() == 0
+        check_idle(page)
         check_look(page, "cluster failing jobs")
         report = {"state": "running", "reason": None, "expected": 0}
         other.ask("REPORT", now=2, jobs={"shop.odd": report})
@@ -112,6 +122,7 @@ def test_pages_show_what_fails_and_why_and_when_it_starts_again(
         assert page.evaluate("window.hacked") is None
     page.goto(f"{node.url}/ui/#/jobs")
     expect(page.locator("tbody tr", has_text="crash loop")).to_contain_text(NEXT_START)
+    check_idle(page)
     check_look(page, "node failing jobs")
     page.goto(f"{node.url}/ui/#/jobs/shop.crashing")
     expect(page.locator("table.processes")).to_contain_text(NEXT_START)

@@ -64,6 +64,7 @@ async def test_jobs_with_their_numbers(node: HttpNode) -> None:
         "active": True,
         "running": 2,
         "max_processes": 2,
+        "expected": 2,
         "processes": web["processes"],
         "restarts": 0,
         "next_run": None,

@@ -91,6 +91,9 @@ class JobView(TypedDict):
     running: Annotated[int, Meta(description="Live processes, except draining and stopping ones.")]
     running_out: Annotated[int, Meta(description="Processes in `running` that run once.")]
     max_processes: Annotated[int, Meta(description="Processes that should run.")]
+    expected: Later[
+        Annotated[int, Meta(description="Processes that should run now: 0 if it is stopped or between runs.")]
+    ]
     processes: Annotated[list[int], Meta(description="The pids of the processes in `running`.")]
     state: JobState
     reason: Annotated[str | None, Meta(description="Human-readable reason for this state.")]
@@ -135,6 +138,7 @@ class JobSummary(TypedDict):
     active: Annotated[bool, Meta(description="Whether it should run and was not given up.")]
     running: Annotated[int, Meta(description="Live processes, except draining and stopping ones.")]
     max_processes: Annotated[int, Meta(description="Processes that should run.")]
+    expected: Annotated[int, Meta(description="Processes that should run now: 0 if it is stopped or between runs.")]
     processes: Annotated[list[int], Meta(description="The pids of the processes in `running`.")]
     restarts: Annotated[int, Meta(description="Number of processes that ended and were replaced.")]
     uptime: Annotated[float | None, Meta(description="Of the oldest of these processes, in seconds.")]

@@ -152,7 +152,7 @@ function BulkActions({jobs, clear}) {
 
 function JobRow({job, chosen, toggle}) {
   const [session, name] = job.name.split(/\.(.*)/s)
-  const kind = kindOfJob({...job, max_processes: job.expected ?? 0})
+  const kind = kindOfJob(job)
   // A node that reports no states: what runs is all that is known.
   const expected = job.expected ?? job.processes.length
   const detail = job.reason ? plainText(job.reason) : ""

@@ -73,7 +73,7 @@ export function JobsPage() {
 function Row({job, chosen, toggle}) {
   const detail = reasonOf(job)
   const kind = kindOfJob(job)
-  const short = job.active && kind !== "idle" && job.running < job.max_processes
+  const short = job.running < job.expected
   return html`<tr class=${kind} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name}`} checked=${chosen} onChange=${() => toggle(job.name)} /></td>
     <td class="c-state"><${State} state=${job.state} kind=${kind} /></td>

@@ -13,10 +13,10 @@ const KINDS = {
 
 export const kindOf = (state) => KINDS[state] ?? "idle"
 
-// The same of a job: one that waits is well only if it waits for its time, or is scaled to 0 processes; one that is up has a reason
-// for it only if something is wrong, such as a crash loop.
+// The same of a job: one that waits is well only if no process should run now; one that is up has a reason for it only if something
+// is wrong, such as a crash loop.
 export function kindOfJob(job) {
-  const troubled = job.state === "waiting" ? !job.next_run && job.max_processes > 0 : ["starting", "running"].includes(job.state) && job.reason
+  const troubled = job.state === "waiting" ? job.expected > 0 : ["starting", "running"].includes(job.state) && job.reason
   return troubled ? "warn" : kindOf(job.state)
 }
 
