@@ -139,6 +139,17 @@ WELL = view("one", source(WEB1, 1, 2))
             id="it crashes",
         ),
         pytest.param(
+            [view("one", source(WEB1, job="backoff", reason="it crashes"))],
+            {},
+            [Report(WEB1, error="timed out")],
+            [
+                "web1 has the job, but no process in service",
+                "web1 announced that the job is in backoff: it crashes",
+                "web1 did not respond: timed out",
+            ],
+            id="it crashes, as its node announced",
+        ),
+        pytest.param(
             [view("one", source(WEB1, 1))],
             {},
             [

@@ -21,7 +21,7 @@ from gaffer.schemas.messages import (
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
-from support.registry import INTERVAL, TTL, Lookup
+from support.registry import INTERVAL, TTL, Lookup, json
 
 pytestmark = pytest.mark.pure
 
@@ -1000,3 +1000,14 @@ def test_the_states_of_jobs_last_while_the_node_that_reported_them_runs() -> Non
     lookup.registry.tables.unregister_job(lookup.registry.identified(session), "shop.web")
     lookup.registry.tables.register_job(lookup.registry.identified(session), "shop.web")
     assert state() == (None, None, None)
+
+
+def test_a_snapshot_has_the_states_of_when_it_was_taken() -> None:
+    lookup = Lookup()
+    node = lookup.registry.identified(lookup.identify())
+    lookup.registry.tables.replace(node, 1, {"shop.web": []})
+    lookup.registry.tables.put_state(node, "shop.web", JobReport("running"))
+    parts = lookup.queries.snapshot()
+    lookup.registry.tables.put_state(node, "shop.web", JobReport("failed"))
+    assert json(parts)["nodes"][0]["states"]["shop.web"]["state"] == "running"
+    assert lookup.snapshot()["nodes"][0]["states"]["shop.web"]["state"] == "failed"

@@ -172,6 +172,8 @@ class Topology:
             case "add_job":
                 node.jobs[name] = {}
                 self._holders.setdefault(name, set()).add(key)
+            case "update_job" if name not in node.jobs:
+                raise KeyError(name)
             case "update_job":
                 node.states[name] = {
                     "state": message.get("state"),
