@@ -79,7 +79,7 @@ def test_states_and_reasons_are_those_of_the_node(
     assert crashing["shop.after-it"]["reason"].startswith("waiting for shop.crashing to be ready")
     assert (crashing["shop.empty"]["state"], crashing["shop.empty"]["reason"]) == ("waiting", "scaled to 0 processes")
     eventually(backs_off)
-    assert by_name(registry, ready="false").keys() == FAILING
+    eventually(lambda: by_name(registry, ready="false").keys() == FAILING)
     [item] = found(registry)
     assert (item["not_ready"], item["jobs"]) == (len(FAILING), len(JOBS))
     for server in (registry, node):
