@@ -128,15 +128,19 @@ def test_a_node_that_is_started_again() -> None:
     with gafferd() as first:
         port = first.port
         with Server(first.url) as server, watching(server, "create") as watch:
+            server.load({"name": "once", "cmd": "sleep 1000"})
+            eventually(lambda: watch.lines)
             first.stop()
             with gafferd("--bind", f"127.0.0.1:{port}"):
                 eventually(lambda: followers(server) == 1)
                 server.load({"name": "again", "cmd": "sleep 1000"})
-                eventually(lambda: watch.lines)
+                eventually(lambda: len(watch.lines) == 2)
                 status, stderr = watch.interrupt()
-    assert texts(watch.lines) == ["again | create again"]
+    assert texts(watch.lines) == ["once | create once", "again | create again"]
     assert status == 130
-    assert all(line.startswith("warning: ") and line.endswith("; reconnecting") for line in stderr.splitlines())
+    *attempts, gap = stderr.splitlines()
+    assert all(line.startswith("warning: ") and line.endswith("; reconnecting") for line in attempts)
+    assert gap == "warning: gafferd was started again: events may be missing"
 
 
 def test_mistakes(gafferctl: Commands, closed: str) -> None:

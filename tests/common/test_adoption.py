@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -184,3 +186,26 @@ def test_no_process_gets_the_id_of_an_exit_that_is_remembered() -> None:
         manager.load(ProcessConfig("j", "sleep 1000"))
         eventually(lambda: list(manager.running) == [8])
         assert [each["pid"] for each in manager.exits("j")] == [7, 6]
+
+
+def test_exits_of_survivors_that_are_stored_already_are_not_counted_again_and_keep_their_order() -> None:
+    config = ProcessConfig("j", "sleep 1000", backoff=1000, backoff_max=1000)
+    with subprocess.Popen("true") as gone:
+        gone.wait()
+    survivors, exits = [], []
+    for pid in (2, 1):  # the second one has replaced the first
+        record = ProcessRecord(pid, "default.j", 1, gone.pid, gone.pid, 1, procfs.boot_id(), f"n:{pid}", 30.0, False)
+        kept = msgspec.structs.replace(
+            record, definition=config.launch_digest, restarts=pid - 1, spawned_at=time.monotonic()
+        )
+        survivors.append(Survivor(kept, exited=True, status=3 << 8))
+        exits.append(ExitRecord(pid, 1, 3, 0, "exited", 0.1, 0.0, restarts=pid - 1))
+    manager = Manager(new_loop(), survivors=survivors, past={"default.j": Past(exits=exits, restarts=2)})
+    manager.start()
+    manager.load(config)
+    manager.adopt()
+    assert [each["pid"] for each in manager.exits("j")] == [2, 1]
+    assert (manager.info("j")["restarts"], manager.info("j")["state"]) == (2, "backoff")
+    manager.stop()
+    manager.run()
+    manager.loop.close()

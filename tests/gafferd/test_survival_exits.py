@@ -130,3 +130,18 @@ def test_webhooks_get_the_adoption_and_not_again_what_happened_before(tmp_path: 
         after = [event for _, event in server.events["/"][before:] if event.get("job") == "default.x"]
         assert [event["event"] for event in after if not event["event"].startswith("proc.")][:2] == ["adopt"] * 2
         assert {event["event"] for event in after}.isdisjoint({"create", "start", "ready"})
+
+
+def test_an_essential_job_that_ends_without_gafferd_ends_the_node(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\n")
+    with kept_node(tmp_path, str(config)) as node:
+        node.load(ending("vital", "sys.exit(7)", essential=True, restart="never"))
+        node.load({"name": "other", "cmd": "sleep 1000"})
+        [vital], [other] = node.running("vital", 1), node.running("other", 1)
+        eventually(lambda: node.info("vital")["state"] == "running", timeout=TIMEOUT)
+        with without_gafferd(node, config):
+            os.kill(vital.os_pid, signal.SIGHUP)
+            eventually(lambda: is_zombie(vital.os_pid))
+        assert eventually(lambda: node.keeper.returncode, timeout=TIMEOUT) == 7
+        assert not psutil.pid_exists(other.os_pid)

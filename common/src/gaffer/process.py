@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
+
+from msgspec import Struct, structs
 
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
@@ -44,8 +45,7 @@ _IN_INFO = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(Struct, frozen=True):
     """The exit status of a process.
 
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
@@ -406,7 +406,7 @@ class Process:
         else:
             usage = usage_of_zombie(self.os_pid)
             status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
-        self.exit_status = status if exited_at is None else replace(status, ago=time.monotonic() - exited_at)
+        self.exit_status = status if exited_at is None else structs.replace(status, ago=time.monotonic() - exited_at)
         if self._reporting is not None:
             self._reporting.cancel()
         if child.pidfd is not None:

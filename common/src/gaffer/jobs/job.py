@@ -407,7 +407,7 @@ class Job(JobQueries):
 
     def _on_adopted(self, event: ev.Adopted) -> None:
         # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
-        index = event.record.slot if event.record.slot not in self.slots else 0
+        index = 0 if event.replaced or event.record.slot in self.slots else event.record.slot
         slot = adoption.make_slot(event, index, self.definitions, self._now)
         if index:
             self.slots[index] = slot
@@ -496,11 +496,11 @@ class Job(JobQueries):
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         else:
             slot.crashes = 0
-        record = ExitRecord.of(event, slot.index, reason, uptime)
+        record = ExitRecord.of(event, slot.index, reason, uptime, self.restarts)
         self.exits.appendleft(record)
         if not slot.failed:
             self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
-        self._publish("exit", event.pid, **record.to_event(event, restarts=self.restarts, stopped=stopped))
+        self._publish("exit", event.pid, **record.to_event(event, stopped=stopped))
         self._cue(slot, Cue.DIED)
         if self.config.after_exit is not None:
             self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))

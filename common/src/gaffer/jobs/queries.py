@@ -63,6 +63,7 @@ class JobQueries:
         self.rollout: Rollout | None = None  # the current or the last one
         self.renewals = 0  # starts, and processes that became ready in the place of others
         self.last_run: float | None = None  # of a schedule, in seconds since 1970
+        self.armed_at: float | None = None  # the time from which runs are counted until the first one
         self.next_run: float | None = None
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid

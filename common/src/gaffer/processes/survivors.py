@@ -1,8 +1,9 @@
 """Processes that outlived the manager that started them, and what is left of them for the next one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from gaffer.jobs.records import ProcessRecord
 
@@ -21,8 +22,7 @@ class ExitSource(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Survivor:
+class Survivor(Struct, frozen=True):
     """A process that an earlier manager left, which may have exited meanwhile.
 
     `descriptors` are its pidfd and the earlier manager's ends of its pipes, by name. `parent` is None for a process

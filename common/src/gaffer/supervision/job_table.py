@@ -77,9 +77,9 @@ class JobTable:
         return None if self.is_leaving(job.name) else self._jobs.get(job.name)
 
     def adopt(self, name: JobName) -> list[Survivor]:
-        """Take the survivors of the job of that name, newest first; each is given once."""
+        """Take the survivors of the job of that name, oldest first; each is given once."""
         found = self._survivors.pop(str(name), [])
-        return sorted(found, key=lambda each: each.record.pid, reverse=True)
+        return sorted(found, key=lambda each: each.record.pid)
 
     def unclaimed(self) -> set[str]:
         """The qualified names of the jobs of survivors that no job has adopted, but for detached processes."""

@@ -152,6 +152,10 @@ class KeptProcesses(Recorder):
         """Record a scheduled run."""
         self._recorder.ran(job, at)
 
+    def armed(self, job: str, at: float) -> None:
+        """Record from when the runs of a job are counted."""
+        self._recorder.armed(job, at)
+
     # What the keeper may forget
 
     def _settle(self) -> None:

@@ -113,6 +113,7 @@ class KeeperLink:
         self._socket.setblocking(False)
         self._watchdog = watchdog
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._manager: Manager | None = None
         self._pending: dict[_Fact, None] = {}
         self._waiting_since = time.monotonic()  # when the keeper was last known to have read all
         self._retry: asyncio.TimerHandle | None = None
@@ -366,7 +367,7 @@ class KeeperLink:
         self._receive_dump()
         if self._last:
             logger.warning("started again by the keeper (pid %d): %s", self.pid, self._last)
-        self._loop = loop
+        self._loop, self._manager = loop, manager
         loop.add_reader(self._socket, self._receive)
         self._send_pending()
         self._beat()
@@ -382,8 +383,12 @@ class KeeperLink:
             self._try_send(b"BEAT=1", ())
 
     def quiesce(self) -> None:
-        """Report that the node stops, unless another gafferd is to follow, also as this one could not start."""
-        if self._serves and not self.handing_over:
+        """Report that the node stops, unless another gafferd is to follow, also as this one could not start.
+
+        An essential job may have ended before this gafferd was there.
+        """
+        ended = self._manager is not None and self._manager.exit_code != 0
+        if (self._serves or ended) and not self.handing_over:
             self._stopping = True
             self._say("STOPPING=1")
 

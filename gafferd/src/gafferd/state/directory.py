@@ -247,6 +247,10 @@ class StateDir(Recorder):
         """Record a scheduled run; called on the loop."""
         self._past_file.ran(job, at)
 
+    def armed(self, job: str, at: float) -> None:
+        """Record from when the runs of a job are counted; called on the loop."""
+        self._past_file.armed(job, at)
+
     def when_stored(self, callback: Callable[[], object]) -> None:
         """Call `callback()` on the loop once all exits that were recorded so far are in their file."""
         self._past_file.when_stored(callback)

@@ -13,9 +13,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from stat import S_ISCHR, S_ISREG
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
@@ -135,8 +136,7 @@ def find_marked(made: Callable[[str], bool], spare_pids: Collection[int] = ()) -
     return found
 
 
-@dataclass
-class _Target:
+class _Target(Struct):
     pid: int
     pidfd: int
     kill_at: float

@@ -42,7 +42,7 @@ def _follow(context: Context, args: Arguments, server: Server, pattern: str, tit
     )
     for event, message, _ in watcher.events():
         if event == "gap":
-            warn(f"{message['to'] - message['from']} events were lost")
+            warn(lost(message))
         elif context.json:
             print_json_line(message)
         else:
@@ -52,6 +52,12 @@ def _follow(context: Context, args: Arguments, server: Server, pattern: str, tit
             line = f"{time.strftime('%H:%M:%S')} {name} | {title(event, name)}{how}"
             print(palette.paint(name, printable(line)), flush=True)
     return Exit.OK
+
+
+def lost(gap: Mapping[str, Any]) -> str:
+    """Return in words what a gap in a feed of events says."""
+    count = gap["to"] - gap["from"]
+    return f"{count} events were lost" if count else "gafferd was started again: events may be missing"
 
 
 def kind_of(event: str) -> str:
