@@ -560,6 +560,12 @@ class Manager(Living, LegacyNames, Listeners):
                 if job is not None
             }
 
+    def announced_states(self, among: Collection[JobName] | None = None) -> dict[JobName, serializers.JobAnnouncement]:
+        """Return what the node announces of the jobs themselves, all or those in `among`."""
+        with self._lock:
+            found = self._jobs if among is None else map(self._jobs.find, among)
+            return {job.name: serializers.job_announcement(job) for job in found if job is not None}
+
     # Waiting
 
     def wait(self, name: Name, state: str | Iterable[str] = "running", timeout: float | None = None) -> Any:

@@ -58,7 +58,8 @@ class Kind(NamedTuple):
 class Row(msgspec.Struct, frozen=True, gc=False):
     """What is searched of one item: `key` identifies it, `text` has the words in lower case.
 
-    `values` are those of the keys of its kind, in their order. `node` are the names of its node.
+    `values` are those of the keys of its kind, in their order. `node` are the names of its node. `ready`: it needs no
+    attention.
     """
 
     key: str
@@ -67,25 +68,35 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     values: tuple[Value, ...]
     session: str = ""
     node: tuple[str, ...] = ()
+    ready: bool = True
 
 
 class Filter(Struct, frozen=True):
-    """A filter of rows. `sessions` are those that the caller may see, None for all."""
+    """A filter of rows. `sessions` are those that the caller may see, None for all; `ready` is None for all rows."""
 
     words: tuple[str, ...] = ()
     states: frozenset[str] = frozenset()
     session: str = ""
     node: str = ""
     sessions: frozenset[str] | None = None
+    ready: bool | None = None
 
     @classmethod
-    def of(cls, query: FilterQuery, kind: Kind, *, node: str = "", sessions: frozenset[str] | None = None) -> "Filter":
+    def of(
+        cls,
+        query: FilterQuery,
+        kind: Kind,
+        *,
+        node: str = "",
+        sessions: frozenset[str] | None = None,
+        ready: bool | None = None,
+    ) -> "Filter":
         """Return the filter of a query; raises BadRequest with the path of an unknown state."""
         states = frozenset(filter(None, query.state.split(",")))
         for state in states.difference(kind.states):
             hint = did_you_mean(state, kind.states) or f"use {', '.join(kind.states)}"
             raise BadRequest(f"unknown state {quoted(state)}", path="$.state", hint=hint)
-        return cls(tuple(query.q.lower().split()), states, query.session, node, sessions)
+        return cls(tuple(query.q.lower().split()), states, query.session, node, sessions, ready)
 
     def admit(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows that match all but the states."""
@@ -95,6 +106,8 @@ class Filter(Struct, frozen=True):
             rows = [row for row in rows if row.session == self.session]
         if self.node:
             rows = [row for row in rows if self.node in row.node]
+        if self.ready is not None:
+            rows = [row for row in rows if row.ready is self.ready]
         for word in self.words:
             rows = [row for row in rows if word in row.text]
         return rows

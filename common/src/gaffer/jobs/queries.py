@@ -138,6 +138,21 @@ class JobQueries:
         return self.active and self.target > 0 and all(s.state in ALIVE for s in self._wanted_slots())
 
     @property
+    def expected(self) -> int:
+        """How many processes it should have now: none while it is stopped, or between its runs."""
+        if self.phase is not Phase.FAILED and not (
+            self.active and self._demand and not self.drained and not self.disabled
+        ):
+            return 0
+        return self.target - sum(slot.result is True for slot in self.slots.values() if slot.index <= self.target)
+
+    def retry_at(self, slot: Slot) -> float | None:
+        """When the next process of a slot starts after failures, in monotonic seconds; None if it does not wait so."""
+        if slot.state is SlotState.BACKOFF:
+            return slot.retry_at
+        return self._flaps.paused_until if self.phase is Phase.HELD and slot.state is SlotState.WAITING else None
+
+    @property
     def awaits_connection(self) -> bool:
         """Whether its sockets accept connections, and the first one starts its processes."""
         return self._awaits_connection and not self.drained
