@@ -298,7 +298,9 @@ def test_members_that_have_left_their_group_are_ended_too() -> None:
     )
 
 
-@pytest.mark.parametrize(("signals", "status"), [(["STOPPING=1"], 128 + KILL), ([TERM], 0)])
+@pytest.mark.parametrize(
+    ("signals", "status"), [(["STOPPING=1"], 128 + KILL), (["STOPPING=1\nSTATUS=7"], 7), ([TERM], 0)]
+)
 def test_a_gafferd_that_is_killed_while_it_ends(signals: list[Any], status: int) -> None:
     core, story = running("READY=1")
     for each in signals:

@@ -21,7 +21,7 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     GONE=id                       forget the child and the descriptors whose names begin with `id/`
     READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
     BEAT=1                        gafferd is alive, also while it starts
-    STOPPING=1                    gafferd is ending for good: its exit status becomes that of the keeper
+    STOPPING=1 [STATUS=number]    gafferd ends for good: its exit status becomes that of the keeper, or STATUS
     DUMP=1                        send everything
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
 
@@ -162,6 +162,7 @@ class Core:
         self._ready_at = now
         self._ready = self._was_ready = self._stopping = False
         self._listens = False  # to exits: it has asked for a dump
+        self._announced = 0  # the exit status that gafferd will have
         self._quit = 0  # the last signal to end
         self._hurry = False  # it was a second one: kill the processes
         self._held: list[int] = []  # signals for a gafferd that is not ready
@@ -303,7 +304,7 @@ class Core:
             if code is None:
                 if self._quit != status & 0x7F:
                     yield ("log", f"{self._last} while it was ending")
-                code = _after(self._quit) if self._quit else 128 + (status & 0x7F)
+                code = _after(self._quit) if self._quit else self._announced or 128 + (status & 0x7F)
             yield from self._end(0 if code == HANDOVER else code, now)
         elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
             yield from self._end(code or 0, now)
@@ -618,6 +619,7 @@ class Core:
 
     def _stop(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         self._stopping = True
+        self._announced = _number(settings.get("STATUS", "0"), 0, 255)
         return ()
 
     def _acknowledge(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
@@ -658,7 +660,7 @@ class Core:
         yield ("send", end.encode("ascii", "replace"), ())
 
 
-_MODIFIERS = ("FDNAME", "FDPOLL", "RECORD", "WATCHDOG")
+_MODIFIERS = ("FDNAME", "FDPOLL", "RECORD", "STATUS", "WATCHDOG")
 _WORDS: dict[str, Callable[[Core, str, dict[str, str], float], Iterable[Action]]] = {
     "CHILD": Core._child,
     "EXITED": Core._exit,

@@ -392,10 +392,10 @@ class KeeperLink:
 
         An essential job may have ended before this gafferd was there.
         """
-        ended = self._manager is not None and self._manager.exit_code != 0
-        if (self._serves or ended) and not self.handing_over:
+        status = self._manager.exit_code if self._manager is not None else 0
+        if (self._serves or status) and not self.handing_over:
             self._stopping = True
-            self._say("STOPPING=1")
+            self._say(f"STOPPING=1\nSTATUS={status & 0xFF}")
 
     def close(self) -> None:
         """Close the connection; the keeper takes the exit status of this process.
