@@ -314,7 +314,8 @@ class Process:
         if self._recorder is None or self.detach:  # which is found again by its record alone
             return None
         kept = child.descriptors(self.custom_streams) if self.config.survive else {}
-        if child.popen is not None:
+        # Without its pidfd, one that is nobody's child would be taken for one that has exited.
+        if child.popen is not None or (self._parent is None and kept):
             self._recorder.started(self.record(start_time=0), kept)
         return _Keeping(self._recorder, self.pid) if self.config.survive else None
 
