@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -194,7 +195,9 @@ def test_exits_of_survivors_that_are_stored_already_are_not_counted_again_and_ke
     survivors, exits = [], []
     for pid in (2, 1):  # the second one has replaced the first
         record = ProcessRecord(pid, "default.j", 1, gone.pid, gone.pid, 1, procfs.boot_id(), f"n:{pid}", 30.0, False)
-        kept = msgspec.structs.replace(record, definition=config.launch_digest, restarts=pid - 1, uptime=0.1)
+        kept = msgspec.structs.replace(
+            record, definition=config.launch_digest, restarts=pid - 1, spawned_at=time.monotonic()
+        )
         survivors.append(Survivor(kept, exited=True, status=3 << 8))
         exits.append(ExitRecord(pid, 1, 3, 0, "exited", 0.1, 0.0, restarts=pid - 1))
     manager = Manager(new_loop(), survivors=survivors, past={"default.j": Past(exits=exits, restarts=2)})

@@ -62,7 +62,7 @@ async def test_less_memory_than_ours_is_unknown() -> None:
     assert status.usage.max_rss is None
 
 
-def test_of_what_is_not_our_child_nothing_is_known() -> None:
+def test_of_a_running_process_nothing_is_known() -> None:
     assert usage_of_zombie(os.getppid()) is None
 
 

@@ -357,7 +357,7 @@ def test_the_cookie_marks_the_process() -> None:
         manager.load(ProcessConfig("j", "/bin/sleep 1000"))
         eventually(lambda: manager.pids("j"))
         process = manager.running[1]
-        eventually(lambda: (procfs.read_environ(process.os_pid) or {}).get("GAFFER_PROCESS") == "node-1:1")
+        eventually(lambda: procfs.read_variable(process.os_pid, "GAFFER_PROCESS") == "node-1:1")
         record = process.record()
         stat = procfs.read_stat(process.os_pid)
         assert stat is not None

@@ -210,9 +210,7 @@ def test_a_storm_of_forks_ends(tmp_path: Path) -> None:
         manager.stop_job("j")
         eventually(lambda: manager.info("j")["state"] == "stopped", timeout=20)
         cookie = f"storm:{leader.pid}"
-        assert not [
-            pid for pid in procfs.all_pids() if (procfs.read_environ(pid) or {}).get("GAFFER_PROCESS") == cookie
-        ]
+        assert not [pid for pid in procfs.all_pids() if procfs.read_variable(pid, "GAFFER_PROCESS") == cookie]
         eventually(lambda: not set(procfs.children()) - before, message="not all were reaped")
 
 

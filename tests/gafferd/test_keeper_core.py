@@ -33,7 +33,7 @@ def running(*words: str, max_descriptors: int = 1000) -> tuple[Core, "Playbook[A
 def restored(core: Core, now: float) -> Core:
     """A keeper that goes on with the table of another one."""
     after = Core(now)
-    assert list(after.restore(core.table(now), now)) == []
+    assert list(after.restore(core.table(), now)) == []
     return after
 
 
@@ -58,7 +58,6 @@ def sent(core: Core, text: str, *descriptors: int) -> list[tuple[bytes, tuple[in
         (["READY=1"], [TERM], 1 << 8, 1),
         (["READY=1"], [TERM], TERM, 0),
         ([], [INT], INT, 130),
-        (["READY=1"], [TERM], KILL, 128 + KILL),
         (["READY=1"], [TERM], 75 << 8, 0),
     ],
 )
@@ -166,7 +165,45 @@ def test_the_watchdog() -> None:
     )
 
 
-def test_a_gafferd_that_is_starting_has_no_watchdog() -> None:
+def test_a_gafferd_that_starts_again_has_more_time_for_a_beat() -> None:
+    core, story = running("READY=1\nWATCHDOG=2")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.0)
+    story = story >> ("started", 51) << nothing >> wait(59) >> TICK << nothing >> datagram("BEAT=1") << nothing
+    story = story >> wait(59) >> TICK << nothing >> wait(1) >> TICK
+    hangs = "gafferd (pid 51) has been hanging for 60 s while it starts: replacing it"
+    assert story << [("log", hangs), ("kill", 51, ABRT), ("kill", 51, CONT)] >> wait(2) >> TICK << [("kill", 51, KILL)]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_gafferd_that_hangs_while_it_starts_is_ended_soon_after_a_signal(again: bool) -> None:
+    core, story = running("CHILD=61 a")
+    if again:
+        core.handle(datagram("READY=1"), 100.0)
+        core.handle(("exited", 50, SIGNALLED), 100.0)
+        core.handle(TICK, 100.0)
+        core.handle(("started", 50), 100.0)
+    hangs = "gafferd (pid 50) has been hanging for 10 s while it starts: ending it"
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("kill", 50, TERM)]
+        >> wait(9)
+        >> TICK
+        << nothing
+        >> wait(1)
+        >> TICK
+        << [("log", hangs), ("kill", 50, ABRT), ("kill", 50, CONT)]
+        >> ("exited", 50, ABRT)
+        << ended("", [("log", "gafferd (pid 50) was killed by signal 6 while it was ending")])
+        << [("log", "ending 1 processes without gafferd"), ("killpg", 61, TERM), ("killpg", 61, CONT)]
+        >> ("exited", 61, TERM)
+        >> ("left", set(), {})
+        << [("reap", 61), ("exit", 0)]
+    )
+
+
+def test_a_gafferd_that_is_started_first_has_no_watchdog() -> None:
     core, story = running("BEAT=1")
     assert core.deadline() is None
     assert story >> wait(1000) >> TICK << nothing
@@ -261,6 +298,15 @@ def test_members_that_have_left_their_group_are_ended_too() -> None:
     )
 
 
+@pytest.mark.parametrize(("signals", "status"), [(["STOPPING=1"], 128 + KILL), ([TERM], 0)])
+def test_a_gafferd_that_is_killed_while_it_ends(signals: list[Any], status: int) -> None:
+    core, story = running("READY=1")
+    for each in signals:
+        core.handle(("signal", each) if each == TERM else datagram(each), 100.0)
+    killed = ("log", "gafferd (pid 50) was killed by signal 9 while it was ending")
+    assert story >> ("exited", 50, KILL) << ended("", [killed, ("exit", status)])
+
+
 def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
     core, story = running("READY=1", "CHILD=61 a 30")
     for number in (TERM, INT):
@@ -268,12 +314,12 @@ def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
     assert (
         story
         >> ("exited", 50, SIGNALLED)
-        << [("reap", 50), ("hangup",), ("check",), ("log", "ending 1 processes without gafferd")]
-        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+        << ended("", [("log", "gafferd (pid 50) was killed by signal 9 while it was ending")])
+        << [("log", "ending 1 processes without gafferd"), ("killpg", 61, TERM), ("killpg", 61, CONT)]
         << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
         >> ("exited", 61, KILL)
         >> ("left", set(), {})
-        << [("reap", 61), ("exit", 128 + KILL)]
+        << [("reap", 61), ("exit", 130)]
     )
 
 
@@ -317,14 +363,14 @@ def test_exits_are_reported_until_they_are_acknowledged() -> None:
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("started", 51), 100.0)
     report = ("send", b"EXITED=61 10752", ())
-    end = ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+    end = ("send", b"DUMPED=1\nSTARTS=1\nBEGAN=100.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
     assert (
         play(core)
         >> ("exited", 61, 42 << 8)
         >> ("exited", 99, 0)
         << [("reap", 99)]  # nobody's
         >> datagram("DUMP=1")
-        << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ()), end]
+        << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752\nAT=100.000", ()), end]
         >> datagram("READY=1")
         >> wait(0.9)
         >> TICK
@@ -351,7 +397,7 @@ def test_an_exit_that_gafferd_knew_is_reported_as_unknown() -> None:
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 61, "unknown"), 100.0)
     core.handle(("started", 51), 100.0)
-    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown", ())
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 60 15\nEXITED=61 unknown\nAT=100.000", ())
 
 
 def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() -> None:
@@ -359,9 +405,9 @@ def test_a_child_is_registered_again_with_another_record_and_keeps_its_status() 
     core.handle(("exited", 50, SIGNALLED), 100.0)
     core.handle(("exited", 61, 42 << 8), 100.0)
     core.handle(("started", 51), 100.0)
-    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752", ())
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 3 2\nRECORD={=}\nEXITED=61 10752\nAT=100.000", ())
     core.handle(datagram("CHILD=61 a 4 1\nRECORD=new"), 100.0)
-    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752", ())
+    assert sent(core, "DUMP=1")[0] == (b"CHILD=61 a 4 1\nRECORD=new\nEXITED=61 10752\nAT=100.000", ())
     again = ("send", b"EXITED=61 10752", ())
     assert play(core) >> wait(1) >> TICK << [again] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
 
@@ -375,16 +421,16 @@ def test_an_exit_that_gafferd_saw_is_told_to_the_next_one() -> None:
     core.handle(("started", 51), 201.0)
     report = ("send", b"EXITED=61 10752", ())
     dumped = play(core, 201.0) >> datagram("DUMP=1")
-    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752", ())]
+    dumped = dumped << [("send", b"CHILD=61 a 60 15\nEXITED=61 10752\nAT=100.000", ())]
     dumped = dumped << [
-        ("send", b"DUMPED=1\nSTARTS=1\nUPTIME=101.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
+        ("send", b"DUMPED=1\nSTARTS=1\nBEGAN=100.000\nLAST=gafferd (pid 50) was killed by signal 9", ())
     ]
     assert dumped >> wait(1) >> TICK << [report] >> datagram("ACK=61") >> wait(1) >> TICK << nothing
 
 
 def test_an_exit_is_not_lost_when_its_pid_is_used_again() -> None:
     core, _ = running("CHILD=61 a\nRECORD=first", "EXITED=61 256", "CHILD=61 b\nRECORD=second")
-    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256", "CHILD=61 b 60 15\nRECORD=second"
+    first, second = "CHILD=61 a 60 15\nRECORD=first\nEXITED=61 256\nAT=100.000", "CHILD=61 b 60 15\nRECORD=second"
     assert sent(core, "DUMP=1")[0][0].decode() == f"{first}\n{second}"
     core.handle(datagram("GONE=a"), 100.0)
     assert sent(core, "DUMP=1")[0][0].decode() == second
@@ -429,6 +475,17 @@ def test_a_gafferd_that_is_back_within_a_second_finds_the_output_in_the_pipes() 
     assert play(core, 200.0) >> TICK << nothing >> datagram("READY=1") << nothing
 
 
+def test_starts_that_fail_do_not_put_off_the_keeping_of_output() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    for pid, now in ((51, 100.1), (52, 100.6)):
+        core.handle(TICK, now)
+        core.handle(("started", pid), now)
+        core.handle(("exited", pid, 2 << 8), now + 0.2)
+    assert ("keep", (("a/stdout", 7, None),)) in core.handle(TICK, 101.0)
+
+
 def test_output_is_read_while_processes_end_without_gafferd() -> None:
     core, story = running("READY=1", "CHILD=61 a")
     core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
@@ -465,11 +522,11 @@ def test_another_keeper_goes_on_with_the_table() -> None:
     assert sent(after, "DUMP=1") == [
         (b"FDSTORE=1\nFDNAME=a/stdout\nFDNAME=listen:x\nFDNAME=listen:x", (7, 8, 9)),
         (
-            b"CHILD=62 b 60 15\nEXITED=62 256\nCHILD=62 e 60 15\nCHILD=61 a 3 2\nRECORD={}\n"
-            b"CHILD=63 c 60 15\nEXITED=63 9\nCHILD=64 d 60 15\nEXITED=64 unknown",
+            b"CHILD=62 b 60 15\nEXITED=62 256\nAT=100.000\nCHILD=62 e 60 15\nCHILD=61 a 3 2\nRECORD={}\n"
+            b"CHILD=63 c 60 15\nEXITED=63 9\nAT=100.000\nCHILD=64 d 60 15\nEXITED=64 unknown\nAT=105.000",
             (),
         ),
-        (b"DUMPED=1\nSTARTS=1\nUPTIME=0.000\nLAST=gafferd (pid 51) exited with status 75", ()),
+        (b"DUMPED=1\nSTARTS=1\nBEGAN=100.000\nLAST=gafferd (pid 51) exited with status 75", ()),
     ]
     after = restored(core, 106.0)
     story = play(after, 106.0) >> TICK << [("start",)] >> ("started", 52) >> wait(1) >> TICK
@@ -482,8 +539,8 @@ def test_another_keeper_goes_on_with_the_table() -> None:
 def test_a_keeper_that_follows_a_killed_one_gives_everything_to_another() -> None:
     core = Core(100.0)
     list(core.restore("KILLED=1\nFD=7 a/stdout\nCHILD=61 a 3 2\n", 100.0))
-    assert "\nKILLED=1\n" in core.table(100.0)
-    assert "KILLED" not in Core(100.0).table(100.0)
+    assert "\nKILLED=1\n" in core.table()
+    assert "KILLED" not in Core(100.0).table()
     said = ("log", "another gafferd was started here, and takes over")
     gave_up = ("log", "the other gafferd did not take over: going on")
     keep = ("keep", (("a/stdout", 7, None),))
@@ -687,7 +744,7 @@ def test_each_descriptor_is_kept_or_closed_once_and_each_orphan_reaped(
         closed += [each for action in actions if action[0] == "close" for each in action[1]]
         if actions and actions[-1][0] == "exit":
             break
-        assert restored(core, now).table(now) == core.table(now)
+        assert restored(core, now).table() == core.table()
     kept = [each for found in core.descriptors.values() for each in found]
     assert sorted(closed + kept) == list(range(opened))
     assert len(kept) <= 5

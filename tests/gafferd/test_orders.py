@@ -94,7 +94,7 @@ def marked(state: Path) -> set[int]:
     node_id = json.loads((state / "node.json").read_text())["id"]
     found = set()
     for os_pid in procfs.all_pids():
-        cookie = (procfs.read_environ(os_pid) or {}).get("GAFFER_PROCESS", "")
+        cookie = procfs.read_variable(os_pid, "GAFFER_PROCESS") or ""
         stat = procfs.read_stat(os_pid)
         if cookie.startswith(f"{node_id}:") and stat is not None and stat.state not in "ZX":
             found.add(int(cookie.rpartition(":")[2]))

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
+
+from msgspec import Struct, structs
 
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
@@ -44,14 +45,14 @@ _IN_INFO = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(Struct, frozen=True):
     """The exit status of a process.
 
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
 
     `out_of_memory`: whether the kernel killed it because memory ran out; None if that is possible but not certain.
     `usage`: what it and its reaped descendants used; None if unknown. `wait_status` is the status as of waitpid(2).
+    `ago`: how many seconds before we learned of it the process exited, as while no manager ran.
     """
 
     exit_code: int | None
@@ -60,6 +61,7 @@ class ExitStatus:
     usage: ResourceUsage | None = None
 
     wait_status: int | None = None
+    ago: float = 0.0
 
     @classmethod
     def of(
@@ -226,7 +228,6 @@ class Process:
         self._on_refused = on_refused
         self._child: launch.Child | None = None
         self._spawned = 0.0
-        self._exited_at: float | None = None
         self._ending = threading.Lock()  # held while it is signalled or reaped
         self._kill_timer: asyncio.TimerHandle | None = None
         self._frozen = False
@@ -288,10 +289,10 @@ class Process:
             raise ProcessError(404, "process_gone", f"the process {record.os_pid} of {record.job} has exited")
         self.cookie = record.cookie
         self.port = record.port
-        self.started_at = time.time() - procfs.age(stat.start_time)
+        self.started_at = record.started_at or time.time() - procfs.age(stat.start_time)
         self._parent = survivor.parent
         self.attach(child)
-        self._spawned -= procfs.age(stat.start_time)
+        self._spawned = record.spawned_at or self._spawned - procfs.age(stat.start_time)
         if self._parent is not None:
             self._parent.watch(self.os_pid, self._on_report)
 
@@ -390,23 +391,23 @@ class Process:
             self.loop.remove_reader(child.pidfd)
             self._reporting = self.loop.call_later(_REPORT_TIMEOUT, self._on_report, None)
 
-    def _on_report(self, wait_status: int | None) -> None:
+    def _on_report(self, wait_status: int | None, exited_at: float | None = None) -> None:
         """Handle what the parent of an adopted process reports: how it exited, or that this can't be known."""
         child = self._child
         if child is None or self.exit_status is not None or self._frozen:
             return
         if wait_status is not None or self._reporting is not None:
-            self._exited(child, wait_status)
+            self._exited(child, wait_status, exited_at)
         else:
             self._parent = None  # it may go on; its exit shows at its pidfd
 
-    def _exited(self, child: launch.Child, wait_status: int | None) -> None:
-        self._exited_at = time.monotonic()
+    def _exited(self, child: launch.Child, wait_status: int | None, exited_at: float | None = None) -> None:
         if wait_status is None:
-            self.exit_status = UNKNOWN_EXIT
+            status = UNKNOWN_EXIT
         else:
             usage = usage_of_zombie(self.os_pid)
-            self.exit_status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
+            status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
+        self.exit_status = status if exited_at is None else structs.replace(status, ago=time.monotonic() - exited_at)
         if self._reporting is not None:
             self._reporting.cancel()
         if child.pidfd is not None:
@@ -555,8 +556,8 @@ class Process:
 
     @property
     def uptime(self) -> float:
-        """Seconds from the start until the exit or now."""
-        return (self._exited_at or time.monotonic()) - self._spawned
+        """Seconds since the start."""
+        return time.monotonic() - self._spawned
 
     @property
     def info(self) -> dict[str, Any]:
@@ -616,7 +617,8 @@ class Process:
             orphans=current.orphan_policy(self.config),
             restarts=self._restarts,
             outdated=outdated,
-            uptime=self.uptime if self.exit_status is not None else None,
+            started_at=self.started_at,
+            spawned_at=self._spawned,
         )
 
     # Streams

@@ -20,14 +20,15 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     EXITED=pid status             gafferd's own child has exited: what the next gafferd is told unless GONE follows
     GONE=id                       forget the child and the descriptors whose names begin with `id/`
     READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
-    BEAT=1                        gafferd is alive
+    BEAT=1                        gafferd is alive, also while it starts
     STOPPING=1                    gafferd is ending for good: its exit status becomes that of the keeper
     DUMP=1                        send everything
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
 
 To gafferd: in a dump, `FDSTORE`, `CHILD` and `RECORD` as above, `EXITED=pid status` for the CHILD before it with a wait
-status or `unknown`, and `DUMPED=1` at its end, with `KILLED=1` if an earlier keeper was killed; later EXITED, again and
-again until ACK, and `ERR=text` for a datagram that is not understood.
+status or `unknown` and `AT=seconds` of CLOCK_MONOTONIC, and `DUMPED=1` at its end, with `KILLED=1` if an earlier keeper
+was killed and `BEGAN=seconds` of the same clock; later EXITED, again and again until ACK, and `ERR=text` for a datagram
+that is not understood.
 
 A keeper whose predecessor was killed has nobody who waits for it. It listens at the abstract address that `_address`
 makes of the lock of the state directory. A gafferd that the same user starts there sends `CLAIM`, gets the names and
@@ -62,6 +63,7 @@ MARK = "GAFFER_PROCESS"  # the variable that marks the tree of each process; its
 HANDOVER = 75  # exit status of a gafferd that wants to be started again at once
 
 WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
+START_TIMEOUT = 60.0  # seconds without BEAT of a gafferd that starts again, until it is replaced
 ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
 LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
@@ -106,14 +108,14 @@ class Refused(ValueError):
 
 
 class Child:
-    """A leader that gafferd registered; `status` is its wait status or UNKNOWN once it has exited."""
+    """A leader that gafferd registered; `status` is its wait status or UNKNOWN once it has exited, `exited_at` when."""
 
-    __slots__ = ("name", "pid", "record", "repeat_at", "status", "stop", "timeout")
+    __slots__ = ("exited_at", "name", "pid", "record", "repeat_at", "status", "stop", "timeout")
 
     def __init__(self, pid: int, name: str, timeout: float, stop: int, record: str) -> None:
         self.pid, self.name, self.timeout, self.stop, self.record = pid, name, timeout, stop, record
         self.status: int | str | None = None
-        self.repeat_at = 0.0
+        self.repeat_at = self.exited_at = 0.0
 
     @property
     def lines(self) -> str:
@@ -121,7 +123,7 @@ class Child:
         text = f"CHILD={self.pid} {self.name} {self.timeout:g} {self.stop}"
         if self.record:
             text += f"\nRECORD={self.record}"
-        return text if self.status is None else f"{text}\n{_exited(self)}"
+        return text if self.status is None else f"{text}\n{_exited(self)}\nAT={self.exited_at:.3f}"
 
 
 class Core:
@@ -201,13 +203,13 @@ class Core:
 
     # The table
 
-    def table(self, now: float) -> str:
+    def table(self) -> str:
         """Return what another keeper must know to go on, as lines.
 
-        UPTIME, STARTS, LAST as at the end of a dump, KILLED if a keeper was, `FD=number name`, and for each child CHILD
+        BEGAN, STARTS, LAST as at the end of a dump, KILLED if a keeper was, `FD=number name`, and for each child CHILD
         with RECORD and EXITED, as in a dump, followed by ACK if its exit was acknowledged.
         """
-        lines = [f"UPTIME={now - self._began:.3f}", f"STARTS={self._starts}", f"LAST={self._last}"]
+        lines = [f"BEGAN={self._began:.3f}", f"STARTS={self._starts}", f"LAST={self._last}"]
         lines += ["KILLED=1"] if self.follows_killed else []
         lines += [f"FD={each} {name}" for name, found in self.descriptors.items() for each in found]
         for child in (*self._past.values(), *self.children.values()):
@@ -230,8 +232,8 @@ class Core:
                     child = None
                     yield from self._child(value, {}, now)
                     child = self.children[int(first)]
-                elif word == "UPTIME":
-                    self._began = now - _seconds(value)
+                elif word == "BEGAN":
+                    self._began = _seconds(value)
                 elif word == "STARTS":
                     self._starts = _number(value, 0)
                 elif word == "LAST":
@@ -242,7 +244,10 @@ class Core:
                     child.record = value
                 elif child is not None and word == "EXITED":
                     child.status = UNKNOWN if rest == UNKNOWN else _number(rest, 0, 0xFFFF)
+                    child.exited_at = now
                     self._untold[child.pid] = child
+                elif child is not None and word == "AT":
+                    child.exited_at = _seconds(value)
                 elif child is not None and word == "ACK":
                     self._untold.pop(child.pid, None)
             except Refused as error:
@@ -255,7 +260,13 @@ class Core:
     def _on_started(self, pid: int, now: float) -> Iterable[Action]:
         self.daemon, self._launched, self._started_at = pid, now, None
         self._starts += 1
+        if self._was_ready:
+            self._beat_by = now + self._patience()
         return ()
+
+    def _patience(self) -> float:
+        """Return the seconds within which a BEAT must come."""
+        return self._watchdog if self._ready or self._quit else max(START_TIMEOUT, self._watchdog)
 
     def _on_failed(self, reason: str, now: float) -> Iterable[Action]:
         self._launched = now
@@ -269,7 +280,7 @@ class Core:
         if child is None:
             return [("reap", pid)]
         if child.status is None:
-            child.status, child.repeat_at = status, now
+            child.status, child.repeat_at, child.exited_at = status, now, now
             self._untold[pid] = child
             return self._tell(now)
         return ()
@@ -283,14 +294,16 @@ class Core:
         self.daemon, self._ready, self._listens = None, False, False
         self._beat_by = self._kill_at = None
         self._held.clear()
-        if not self._keeps and any(self._streams()):
+        if not self._keeps and self._away_at is None and any(self._streams()):
             self._away_at = now + AWAY
         yield ("check",)
         if self._claimed:
             yield ("give",)
         elif self._quit or self._stopping:
             if code is None:
-                code = _after(self._quit) if self._quit == status & 0x7F else 128 + (status & 0x7F)
+                if self._quit != status & 0x7F:
+                    yield ("log", f"{self._last} while it was ending")
+                code = _after(self._quit) if self._quit else 128 + (status & 0x7F)
             yield from self._end(0 if code == HANDOVER else code, now)
         elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
             yield from self._end(code or 0, now)
@@ -345,6 +358,8 @@ class Core:
             self._quit = number
             if self.daemon is None:
                 return self._end(_after(number), now)
+            if not self._ready and self._kill_at is None:
+                self._beat_by = now + self._patience()
             return [("kill", self.daemon, number)]
         if self.ending:
             return ()
@@ -379,10 +394,11 @@ class Core:
         if self._beat_by is None or now < self._beat_by:
             return
         if now - self._beat_by > LATE:
-            self._beat_by = now + self._watchdog
+            self._beat_by = now + self._patience()
             return
         self._beat_by, self._kill_at = None, now + ABORT_TIMEOUT
-        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._watchdog:g} s: replacing it")
+        starts, then = "" if self._ready else " while it starts", "ending" if self._quit else "replacing"
+        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._patience():g} s{starts}: {then} it")
         yield ("kill", self.daemon, SIGABRT)
         yield ("kill", self.daemon, SIGCONT)  # a stopped process would not write its stacks
 
@@ -547,7 +563,7 @@ class Core:
         actions = self._gone(name, settings, now) if self._pids.get(name, pid) != pid else []
         child = Child(pid, name, timeout, stop, settings.get("RECORD", ""))
         if (known := self.children.get(pid)) is not None and known.name == name:
-            child.status, child.repeat_at = known.status, known.repeat_at
+            child.status, child.repeat_at, child.exited_at = known.status, known.repeat_at, known.exited_at
             if pid in self._untold:
                 self._untold[pid] = child
         elif known is not None:
@@ -564,7 +580,7 @@ class Core:
         if child is None:
             raise Refused(f"no child {text[:32]!r}")
         if child.status is None:
-            child.status, child.repeat_at = _number(status, 0, 0xFFFF), FOREVER
+            child.status, child.repeat_at, child.exited_at = _number(status, 0, 0xFFFF), FOREVER, now
             self._untold[child.pid] = child
         return ()
 
@@ -597,7 +613,7 @@ class Core:
 
     def _beat(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         if self._beat_by is not None:
-            self._beat_by = now + self._watchdog
+            self._beat_by = now + self._patience()
         return ()
 
     def _stop(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
@@ -637,7 +653,7 @@ class Core:
             child.repeat_at = now + REPEAT
         for data in _packed([child.lines for child in (*self._past.values(), *self.children.values())]):
             yield ("send", data, ())
-        end = f"DUMPED=1\nSTARTS={self._starts}\nUPTIME={now - self._began:.3f}\nLAST={self._last[:512]}"
+        end = f"DUMPED=1\nSTARTS={self._starts}\nBEGAN={self._began:.3f}\nLAST={self._last[:512]}"
         end += "\nKILLED=1" if self.follows_killed else ""
         yield ("send", end.encode("ascii", "replace"), ())
 
@@ -970,7 +986,7 @@ class Keeper:
         try:
             file = os.memfd_create("table", 0)
             inherited.append(file)
-            _write_all(file, (own + self._core.table(time.monotonic())).encode())
+            _write_all(file, (own + self._core.table()).encode())
             for each in inherited:
                 os.set_inheritable(each, True)
             mode = "background" if self._background else "foreground"
@@ -1121,7 +1137,7 @@ class Keeper:
                 batch = held[start : start + BATCH]
                 self._give("\n".join(name for name, _ in batch), *(each for _, each in batch))
             file = os.memfd_create("table", os.MFD_CLOEXEC)
-            _write_all(file, self._core.table(time.monotonic()).encode())
+            _write_all(file, self._core.table().encode())
             self._give("TABLE", file)
             os.close(file)
             taken = self._is_taken(self._claim)

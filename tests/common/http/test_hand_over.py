@@ -37,7 +37,7 @@ class Records:
     def drop(self, pid: int, name: str) -> None:
         self.told.append(f"drop {name}")
 
-    def died(self, pid: int, status: int, uptime: float) -> None:
+    def died(self, pid: int, status: int) -> None:
         self.told.append("died")
 
     def spawned(self, record: ProcessRecord) -> None:

@@ -7,11 +7,10 @@ steps between which an event loop can run.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from gaffer.errors import BadRequest, did_you_mean, quoted
 
@@ -70,8 +69,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     node: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """A filter of rows. `sessions` are those that the caller may see, None for all."""
 
     words: tuple[str, ...] = ()
@@ -110,8 +108,7 @@ class Filter:
         return [row for row in admitted if row.state in self.states] if self.states else admitted
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(Struct, frozen=True):
     """A filter, and a page of the rows that match it: `limit` rows after the rank `after`, sorted by `key`."""
 
     filter: Filter

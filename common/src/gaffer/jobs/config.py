@@ -297,7 +297,7 @@ class JobConfig:
 
     def needs_restart(self, other: "JobConfig") -> bool:
         """Whether processes launched with `self` must be replaced for `other` to apply."""
-        return any(
+        return self is not other and any(
             getattr(self, f.name) != getattr(other, f.name) for f in dataclasses.fields(self) if not f.metadata["live"]
         )
 

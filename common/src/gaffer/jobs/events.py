@@ -201,7 +201,7 @@ class Exited(_Message, frozen=True):
 
     `exit_code` and `term_signal` are None when unknown: the process was not our child. `out_of_memory`:
     whether the kernel killed it because memory ran out, None when that is possible but unknown. `at` is in seconds
-    since 1970.
+    since 1970; `ago` is how many seconds before this event the process exited.
     """
 
     pid: int
@@ -212,6 +212,7 @@ class Exited(_Message, frozen=True):
     out_of_memory: bool | None = False
     at: float = 0.0
     usage: ResourceUsage | None = None
+    ago: float = 0.0
 
 
 class EndRefused(_Message, frozen=True):

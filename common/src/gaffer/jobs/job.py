@@ -118,7 +118,7 @@ class Job(JobQueries):
         begins = not self.active
         self._order(Order.START)
         self._forget_failures()
-        self._publish("start")
+        self._publish("start", **adoption.mark(self._goes_on))
         if begins:
             self.renewals += 1
             self._gate()
@@ -419,7 +419,7 @@ class Job(JobQueries):
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
         if adoption.is_ready(event, slot, self.config):
-            self._become_ready(slot)
+            self._become_ready(slot, adopted=slot.served)
         cause = adoption.why_not(event, slot, self.definitions)
         if cause is not None:
             slot.cause, slot.replace = cause, True
@@ -437,10 +437,10 @@ class Job(JobQueries):
         if not slot.index or not (slot.probed or self.config.startsecs):
             self._become_ready(slot)
 
-    def _become_ready(self, slot: Slot) -> None:
+    def _become_ready(self, slot: Slot, *, adopted: bool = False) -> None:
         self._cue(slot, Cue.READY)
         if slot.index:
-            self._publish("ready", slot.pid)
+            self._publish("ready", slot.pid, **adoption.mark(adopted))
         if slot.renewed and not slot.served:
             self.renewals += 1
         slot.served = True
@@ -483,9 +483,9 @@ class Job(JobQueries):
     def _on_exited(self, event: ev.Exited) -> None:
         slot = self._by_pid[event.pid]
         asked = slot.state not in ALIVE and not slot.failed
-        slot.exited_at, slot.crashed = self._now, not asked
+        slot.exited_at, slot.crashed = max(self._now - event.ago, slot.spawned_at), not asked
         slot.succeeded = not slot.failed and event.exit_code in self.config.exit_codes
-        uptime = round(self._now - slot.spawned_at, 3)
+        uptime = round(slot.exited_at - slot.spawned_at, 3)
         oom = event.out_of_memory
         stopped = slot.state not in ALIVE
         cause = (slot.cause or "stopped") if stopped else ""
@@ -526,8 +526,7 @@ class Job(JobQueries):
         self._out.append(ev.CancelTimer(("kill", event.pid)))
         lived = (slot.exited_at if slot.exited_at is not None else self._now) - slot.spawned_at
         unwanted = slot.crashed and not slot.replace
-        others = any(other is not slot and other.state in ALIVE for other in self.slots.values())
-        if unwanted and slot.succeeded and self._demand and self.config.start == ON_CONNECTION and not others:
+        if unwanted and slot.succeeded and self._demand and self._is_last_on_connection(slot):
             self._forget_pid(slot)
             self._cue(slot, Cue.VACATE)
             # A program that leaves its connection waiting would be started again at once, and so on.

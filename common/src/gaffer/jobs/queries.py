@@ -63,6 +63,7 @@ class JobQueries:
         self.rollout: Rollout | None = None  # the current or the last one
         self.renewals = 0  # starts, and processes that became ready in the place of others
         self.last_run: float | None = None  # of a schedule, in seconds since 1970
+        self.armed_at: float | None = None  # the time from which runs are counted until the first one
         self.next_run: float | None = None
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid
@@ -232,6 +233,11 @@ class JobQueries:
     def _awaits_connection(self) -> bool:
         """Whether only a connection would call for its processes."""
         return self.active and not (self.disabled or self._demand) and self.config.start == ON_CONNECTION
+
+    def _is_last_on_connection(self, slot: Slot) -> bool:
+        if self.config.start != ON_CONNECTION:
+            return False
+        return not any(other is not slot and other.state in ALIVE for other in self.slots.values())
 
     @property
     def _wanted(self) -> int:

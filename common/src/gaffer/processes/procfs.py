@@ -106,6 +106,16 @@ def read_times(pid: int) -> Times | None:
     )
 
 
+def read_zombie_times(pid: int) -> tuple[float, float] | None:
+    """Return the user and system time in seconds of a zombie and its reaped descendants; None if it is not one."""
+    fields = _stat_fields(pid)
+    if fields is None or fields[0] != b"Z":
+        return None
+    user, system, children_user, children_system = map(int, fields[11:15])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + children_user) / ticks, (system + children_system) / ticks
+
+
 def read_uid(pid: int) -> int | None:
     """Return the real uid of process `pid`, or None if it does not exist."""
     status = read(f"/proc/{pid}/status")
@@ -140,15 +150,16 @@ def owner(pid: int) -> int | None:
         return None
 
 
-def read_environ(pid: int) -> dict[str, str] | None:
-    """Return the environment that process `pid` was started with, or None if it is gone or not readable."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            text = file.read().decode(errors="replace")
-    except OSError:
+def read_variable(pid: int, name: str) -> str | None:
+    """Return a variable of the environment that process `pid` was started with, "" if it is unset.
+
+    None if the process is gone, its environment is empty or can't be read.
+    """
+    text = read(f"/proc/{pid}/environ")
+    if not text:
         return None
-    pairs = (item.partition("=") for item in text.split("\0") if item)
-    return {name: value for name, _, value in pairs} or None
+    _, found, rest = (b"\0" + text).partition(f"\0{name}=".encode())
+    return rest.partition(b"\0")[0].decode(errors="replace") if found else ""
 
 
 def all_pids() -> Iterator[int]:

@@ -22,9 +22,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from gaffer.processes import forks, procfs
 from gaffer.processes.cgroups import Cgroups
@@ -63,8 +64,7 @@ class Leader(Protocol):
         """Handle members that can't be signalled, or survive SIGKILL; if `final`, nothing more will be tried."""
 
 
-@dataclass(slots=True, eq=False)
-class _Tree:
+class _Tree(Struct, eq=False):
     leader: Leader
     order: int = 0  # the signal for all members
     ordered: int = 0  # the time of the order, in clock ticks since boot
@@ -399,10 +399,10 @@ class Reaper:
     def _cookie(self, stat: procfs.Stat) -> str | None:
         known = self._adopted.get(stat.pid)
         if known is None or known.start_time != stat.start_time:
-            environ = procfs.read_environ(stat.pid)
-            if environ is None:
+            cookie = procfs.read_variable(stat.pid, COOKIE)
+            if cookie is None:
                 return None
-            known = self._adopted[stat.pid] = _Adopted(stat.start_time, environ.get(COOKIE))
+            known = self._adopted[stat.pid] = _Adopted(stat.start_time, cookie or None)
         return known.cookie
 
     # Zombies

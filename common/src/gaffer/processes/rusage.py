@@ -1,6 +1,7 @@
 """The resources that an exited process used, read without reaping it.
 
-As a system call, waitid(2) takes a further argument, a rusage, which it fills for WNOWAIT too.
+As a system call, waitid(2) takes a further argument, a rusage, which it fills for WNOWAIT too. Of a zombie that is not
+our child, proc_pid_stat(5) has the times.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import resource
 from collections.abc import Callable
 
 from gaffer.jobs.usage import ResourceUsage
+from gaffer.processes import procfs
 
 _SYSTEM_CALLS = {"x86_64": 247, "aarch64": 95, "riscv64": 95, "ppc64le": 272, "s390x": 281}
 _INEXACT = 4096  # KiB by which the kernel's counters may be wrong
@@ -26,14 +28,16 @@ class _Usage(ctypes.Structure):
 
 
 def usage_of_zombie(os_pid: int) -> ResourceUsage | None:
-    """Return what our exited child `os_pid` used with its reaped descendants; None where the system does not tell.
+    """Return what the zombie `os_pid` used with its reaped descendants; None where the system does not tell.
 
-    Until it executes its program, a child counts our memory as its own. So a maximum that is not above ours is unknown.
+    Until it executes its program, a child counts our memory as its own. So a maximum that is not above ours is unknown,
+    as is that of a process that is not our child.
     """
     waitid = _waitid()
     usage = _Usage()
     if waitid is None or waitid(os_pid, None, _FLAGS, ctypes.byref(usage)) != 0:
-        return None
+        times = procfs.read_zombie_times(os_pid)
+        return ResourceUsage(*times, None) if times is not None else None
     ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     max_rss = usage.max_rss * 1024 if usage.max_rss > ours + _INEXACT else None
     return ResourceUsage(_seconds(*usage.user), _seconds(*usage.system), max_rss)

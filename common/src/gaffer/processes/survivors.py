@@ -1,8 +1,9 @@
 """Processes that outlived the manager that started them, and what is left of them for the next one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from gaffer.jobs.records import ProcessRecord
 
@@ -14,16 +15,19 @@ class ExitSource(Protocol):
     def connected(self) -> bool:
         """Whether it is still there; otherwise the ids of exited processes may be reused."""
 
-    def watch(self, os_pid: int, callback: Callable[[int | None], object]) -> None:
-        """Call `callback(wait_status)` on the loop once the process has exited; None if its status can't be known."""
+    def watch(self, os_pid: int, callback: Callable[[int | None, float | None], object]) -> None:
+        """Call `callback(wait_status, exited_at)` on the loop once the process has exited.
+
+        The first is None if the status can't be known, the second the time of time.monotonic(), None if unknown.
+        """
 
 
-@dataclass(frozen=True, slots=True)
-class Survivor:
+class Survivor(Struct, frozen=True):
     """A process that an earlier manager left, which may have exited meanwhile.
 
     `descriptors` are its pidfd and the earlier manager's ends of its pipes, by name. `parent` is None for a process
-    whose exit status can't be known. `exited`: it is known to have exited, with the wait status `status` unless None.
+    whose exit status can't be known. `exited`: it is known to have exited, with the wait status `status` unless None,
+    at the time `exited_at` of time.monotonic() unless None.
     """
 
     record: ProcessRecord
@@ -31,3 +35,4 @@ class Survivor:
     parent: ExitSource | None = None
     exited: bool = False
     status: int | None = None
+    exited_at: float | None = None

@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
@@ -52,8 +53,7 @@ _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 _OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap", "rollout", "rollout_failed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Settings of new processes: capture of output, targets of records, logs and sockets, the node id in the cookie."""
 
     capture_all: bool = False
@@ -431,10 +431,12 @@ class Executor:
             process.adopt(survivor)
         except ProcessError as error:
             status = ExitStatus.known(survivor.status)
+            ago = time.monotonic() - survivor.exited_at if survivor.exited_at is not None else 0.0
             if survivor.status is None:
                 log.warning("%s is not adopted: %s", job.name, error.message, extra=_about(job))
             code, signum, oom = status.exit_code, status.term_signal, status.out_of_memory
-            self.submit(job, ev.Exited(order.pid, code, signum, order.record.os_pid, None, oom, time.time()))
+            at = time.time() - ago
+            self.submit(job, ev.Exited(order.pid, code, signum, order.record.os_pid, None, oom, at, ago=ago))
             self.submit(job, ev.GroupEmpty(order.pid))
             self._record_exit(job)
             if self._settings.recorder is not None:
@@ -563,10 +565,14 @@ class Executor:
         """Arm a schedule; only for a job that was just loaded, runs can have been missed."""
         first = job not in self._scheduled
         self._scheduled.add(job)
-        self._timetable.arm(job, job.config, last_run=job.last_run, catch_up=first)
+        if job.config.every and job.last_run is None and (job.armed_at is None or not first):
+            job.armed_at = time.time()
+            if self._settings.recorder is not None:
+                self._settings.recorder.armed(str(job.name), job.armed_at)
+        self._timetable.arm(job, job.config, last_run=job.last_run or job.armed_at, catch_up=first)
 
     def _on_run_due(self, job: Job, at: float) -> None:
-        if job.config.missed == "once" and self._settings.recorder is not None:
+        if (job.config.missed == "once" or job.config.every) and self._settings.recorder is not None:
             self._settings.recorder.ran(str(job.name), at)
         self.submit(job, ev.ScheduleDue(at))
 
@@ -627,7 +633,7 @@ class Executor:
 
     def _on_exit(self, job: Job, process: Process, status: ExitStatus) -> None:
         if self._settings.recorder is not None and status.wait_status is not None:
-            self._settings.recorder.died(process.pid, status.wait_status, process.uptime)
+            self._settings.recorder.died(process.pid, status.wait_status)
         self.submit(
             job,
             ev.Exited(
@@ -637,8 +643,9 @@ class Executor:
                 process.os_pid,
                 process.last_lines(_LAST_LINES, _LAST_BYTES),
                 status.out_of_memory,
-                time.time(),
+                time.time() - status.ago,
                 status.usage,
+                status.ago,
             ),
         )
         self._record_exit(job)

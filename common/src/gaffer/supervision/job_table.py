@@ -20,10 +20,13 @@ class JobTable:
     def __init__(self, survivors: Iterable[Survivor] = (), exits: Iterable[ExitRecord] = ()) -> None:
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []
-        self._survivors = list(survivors)
-        # They keep their ids, by which exits are told apart, too.
-        known = [*(each.record.pid for each in self._survivors), *(each.pid for each in exits)]
-        self._pids = itertools.count(max(known, default=0) + 1)
+        self._survivors: dict[str, list[Survivor]] = {}  # by the qualified name of the job
+        last = max((each.pid for each in exits), default=0)
+        for each in survivors:
+            self._survivors.setdefault(each.record.job, []).append(each)
+            last = max(last, each.record.pid)
+        # Survivors keep their ids, by which exits are told apart, too.
+        self._pids = itertools.count(last + 1)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(self._jobs.values())
@@ -75,13 +78,12 @@ class JobTable:
 
     def adopt(self, name: JobName) -> list[Survivor]:
         """Take the survivors of the job of that name, oldest first; each is given once."""
-        found = [each for each in self._survivors if each.record.job == str(name)]
-        self._survivors = [each for each in self._survivors if each not in found]
+        found = self._survivors.pop(str(name), [])
         return sorted(found, key=lambda each: each.record.pid)
 
     def unclaimed(self) -> set[str]:
         """The qualified names of the jobs of survivors that no job has adopted, but for detached processes."""
-        return {each.record.job for each in self._survivors if not each.record.detach}
+        return {job for job, found in self._survivors.items() if not all(each.record.detach for each in found)}
 
     def add_leaving(self, job: Job) -> None:
         """Add a job that was unloaded before."""

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from msgspec import structs
 
+from gaffer.jobs import adoption
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.desired import Desired
@@ -37,13 +37,13 @@ class Loading:
         past = self._past.pop(str(job.name), Past())
         survivors = self._jobs.adopt(job.name)
         pids = {each.record.pid for each in survivors}
-        job.last_run = past.last_run
+        job.last_run, job.armed_at = past.last_run, past.armed_at
         # The exit of a survivor may be known already, while what follows from it was not stored.
         again = [each.restarts for each in past.exits if each.pid in pids and each.restarts is not None]
         job.restarts = max([min([past.restarts, *again]), *(each.record.restarts for each in survivors)])
         job.exits.extend(each for each in past.exits if each.pid not in pids)
         self._jobs.add(job)
-        self._executor.publish(job, "create")
+        self._executor.publish(job, "create", **adoption.mark(bool(survivors)))
         if self._jobs.is_leaving(job.name):
             self._executor.submit(job, ev.NameFreed(False))
         disabling = desired.disabling(time.time())
@@ -52,7 +52,8 @@ class Loading:
         newest = _newest(survivors)
         for each in survivors:  # oldest first: in this order those that have exited are listed
             self._adopt(job, each, newest)
-            if desired.phase is not Phase.STARTED and not each.exited:
+            # A committed process runs whether its job does or not.
+            if desired.phase is not Phase.STARTED and each.record.slot and not each.exited:
                 self._executor.submit(job, ev.ProcessStopRequested(each.record.pid))
         if desired.phase is Phase.STARTED:
             self._executor.submit(job, ev.StartRequested(desired.target))
@@ -80,7 +81,7 @@ class Loading:
             newest = _newest(survivors)
             for each in survivors:
                 # It is stopped because of the job, not because of its definition.
-                self._adopt(job, replace(each, record=structs.replace(each.record, definition="")), newest)
+                self._adopt(job, structs.replace(each, record=structs.replace(each.record, definition="")), newest)
             self._executor.submit(job, ev.Unloaded())
         return names
 
@@ -91,9 +92,9 @@ def _newest(survivors: Iterable[Survivor]) -> dict[int, int]:
 
 
 def _age(survivor: Survivor) -> float:
-    """Return for how many seconds a process has run, until now if nobody saw how it ended."""
+    """Return how many seconds ago a process was started."""
     record = survivor.record
-    if survivor.exited and record.uptime is not None:
-        return record.uptime
+    if record.spawned_at:
+        return max(0.0, time.monotonic() - record.spawned_at)
     stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
     return procfs.age(stat.start_time if stat is not None else record.start_time)

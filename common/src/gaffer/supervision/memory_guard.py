@@ -114,7 +114,7 @@ class MemoryGuard(Generic[P]):
             birth = self._table.readings[os_pid].birth
             cookie = known.get(os_pid, (None, None))
             if cookie[0] != birth:
-                cookie = (birth, (procfs.read_environ(os_pid) or {}).get(COOKIE))
+                cookie = (birth, procfs.read_variable(os_pid, COOKIE))
             self._cookies[os_pid] = (birth, cookie[1])
             leader = leaders.get(cookie[1] or "")
             if leader in members:

@@ -139,7 +139,7 @@ def _table(held: list[tuple[str, int]], passed: Sequence[PassedSocket]) -> str:
         for each in [each for each in held if each[0].startswith("passed:")]:
             held.remove(each)
             os.close(each[1])
-    lines = [line for line in lines if not line.startswith(("FD=", "KILLED=", "UPTIME=", "LAST="))]
+    lines = [line for line in lines if not line.startswith(("FD=", "KILLED=", "BEGAN=", "LAST="))]
     lines.append("LAST=it took over from a gafferd whose keeper was killed")
     lines += [f"FD={descriptor} {name}" for name, descriptor in held]
     lines += [f"FD={each.socket.fileno()} passed:{quote(each.name, safe='')}" for each in passed]

@@ -38,8 +38,8 @@ class KeptProcesses(Recorder):
         self._when_stored = when_stored
         self._records: dict[int, ProcessRecord] = {}  # of registered and adopted processes, by pid
         self._adopted: set[int] = set()  # by pid
-        self._watching: dict[int, Callable[[int | None], object]] = {}  # by OS pid
-        self._reports: dict[int, int | None] = {}  # exits that nothing watches yet, by OS pid
+        self._watching: dict[int, Callable[[int | None, float | None], object]] = {}  # by OS pid
+        self._reports: dict[int, tuple[int | None, float | None]] = {}  # exits that nothing watches yet, by OS pid
         self._ended: set[int] = set()  # processes that the keeper is to forget, by pid
         self._settling: set[int] = set()  # those of them that are being stored
         link.on_exit = self._on_exit
@@ -64,28 +64,30 @@ class KeptProcesses(Recorder):
         self._adopted.add(record.pid)
         status = child.status if isinstance(child.status, int) else None
         if child.status is not None:
-            self._reports[record.os_pid] = status
-        return Survivor(record, child.descriptors, self, child.status is not None, status)
+            self._reports[record.os_pid] = status, child.exited_at
+        return Survivor(record, child.descriptors, self, child.status is not None, status, child.exited_at)
 
     @property
     def connected(self) -> bool:
         """Whether the keeper is there."""
         return self._link.state["error"] is None
 
-    def watch(self, os_pid: int, callback: Callable[[int | None], object]) -> None:
-        """Call `callback(wait_status)` once an adopted process has exited; None if its status can't be known."""
+    def watch(self, os_pid: int, callback: Callable[[int | None, float | None], object]) -> None:
+        """Call `callback(wait_status, exited_at)` once an adopted process has exited, see ExitSource."""
         self._watching[os_pid] = callback
         if os_pid in self._reports:
-            asyncio.get_running_loop().call_soon(self._on_exit, os_pid, self._reports.pop(os_pid))
+            asyncio.get_running_loop().call_soon(self._on_exit, os_pid, *self._reports.pop(os_pid))
 
-    def _on_exit(self, os_pid: int, status: int | None) -> None:
+    def _on_exit(self, os_pid: int, status: int | None, exited_at: float | None) -> None:
         callback = self._watching.pop(os_pid, None)
         if callback is not None:
-            callback(status)
+            callback(status, exited_at)
+        else:
+            self._reports[os_pid] = status, exited_at  # it is about to be adopted
 
     def _on_lost(self) -> None:
         for os_pid in tuple(self._watching):
-            self._on_exit(os_pid, None)
+            self._on_exit(os_pid, None, None)
 
     # The recorder
 
@@ -115,20 +117,14 @@ class KeptProcesses(Recorder):
         last = self._records.get(record.pid)
         # The start time alone is no reason to send it again: the keeper holds the process itself.
         if last is not None and structs.replace(last, start_time=record.start_time) != record:
-            self._update(record)
+            self._records[record.pid] = record
+            text = msgspec.json.encode(record).decode()
+            self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
 
-    def _update(self, record: ProcessRecord) -> None:
-        self._records[record.pid] = record
-        text = msgspec.json.encode(record).decode()
-        self._link.update(record.os_pid, str(record.pid), record.graceful_timeout, record.stop_signal, text)
-
-    def died(self, pid: int, status: int, uptime: float) -> None:
-        """Have it kept how long the process ran, and the exit of our own child."""
-        record = self._records.get(pid)
-        if record is not None:
-            self._update(structs.replace(record, uptime=uptime))
-            if pid not in self._adopted:
-                self._link.exited(record.os_pid, status)
+    def died(self, pid: int, status: int) -> None:
+        """Have the exit of our own child kept."""
+        if pid in self._records and pid not in self._adopted:
+            self._link.exited(self._records[pid].os_pid, status)
 
     def ended(self, pid: int) -> None:
         """Have the process forgotten once what follows from its exit is stored."""
@@ -156,6 +152,10 @@ class KeptProcesses(Recorder):
         """Record a scheduled run."""
         self._recorder.ran(job, at)
 
+    def armed(self, job: str, at: float) -> None:
+        """Record from when the runs of a job are counted."""
+        self._recorder.armed(job, at)
+
     # What the keeper may forget
 
     def _settle(self) -> None:
@@ -175,6 +175,7 @@ class KeptProcesses(Recorder):
     def _forget(self, pids: Iterable[int]) -> None:
         for pid in pids:
             os_pid = self._records.pop(pid).os_pid
+            self._reports.pop(os_pid, None)
             if pid in self._adopted:
                 self._adopted.discard(pid)
                 self._link.acknowledge(os_pid)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
 import logging
 import os
 import socket
 import stat
+import termios
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,14 +46,16 @@ _PASSED, _LISTEN = "passed:", "listen:"
 class KeptChild:
     """A process that an earlier gafferd registered.
 
-    `status` is its wait status, "unknown" if it exited without being seen, or None while it runs. The names in
-    `descriptors` are without the id; whoever takes the child owns the descriptors.
+    `status` is its wait status, "unknown" if it exited without being seen, or None while it runs, `exited_at` the time
+    of time.monotonic() when its exit was seen. The names in `descriptors` are without the id; whoever takes the child
+    owns the descriptors.
     """
 
     os_pid: int
     id: str
     record: str
     status: int | str | None
+    exited_at: float | None
     descriptors: dict[str, int]
 
 
@@ -64,6 +69,7 @@ class _Child:
     stop: int
     record: str = ""
     status: int | str | None = None
+    exited_at: float | None = None
     known: bool = False
     names: set[str] = field(default_factory=set)  # of its descriptors
 
@@ -85,8 +91,8 @@ class _Fact(NamedTuple):
 class KeeperLink:
     """The connection to the keeper with the process id `pid`, and what it keeps: processes and descriptors.
 
-    An application: start it with the manager, and call `ready` once the node listens. `watchdog` is the number of
-    seconds after which the keeper replaces a gafferd that hangs.
+    An application: start it with the manager, from when on it shows that the loop is alive, and call `ready` once the
+    node listens. `watchdog` is the number of seconds after which the keeper replaces a gafferd that hangs.
 
     The link knows all that the keeper is to know. What can't be sent now is noted as pending and made into a message
     once the keeper reads again, from what is true then. So a keeper that does not read costs a note for each process
@@ -100,20 +106,21 @@ class KeeperLink:
         self.pid = pid
         self.handing_over = False
         self.follows_killed = False  # it took the place of a keeper that was killed; known from the dump
-        self.on_exit: Callable[[int, int | None], object] = lambda os_pid, status: None
+        self.on_exit: Callable[[int, int | None, float | None], object] = lambda os_pid, status, exited_at: None
         self.on_lost: Callable[[], object] = lambda: None
         self.replace_keeper: Callable[[], str] = lambda: "it is not to be replaced"
         self._socket = connection
         self._socket.setblocking(False)
         self._watchdog = watchdog
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._manager: Manager | None = None
         self._pending: dict[_Fact, None] = {}
-        self._waiting_since = 0.0  # of the first of them
+        self._waiting_since = time.monotonic()  # when the keeper was last known to have read all
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
         self._serves = self._stopping = False
-        self._since = time.time()
+        self._began = time.monotonic()
         self._last = ""  # how the previous gafferd ended
         self._children: dict[str, _Child] = {}  # by id
         self._by_pid: dict[int, _Child] = {}  # the last one with each pid
@@ -127,9 +134,17 @@ class KeeperLink:
     def state(self) -> KeeperState:
         """The state of the keeper, as in /health."""
         error = self._error
-        if error is None and self._pending and (waited := time.monotonic() - self._waiting_since) > self._watchdog:
-            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s: {len(self._pending)} changes wait"
-        return {"pid": self.pid, "since": round(self._since, 3), "error": error}
+        if error is None and (waited := self._unread_for()) > self._watchdog:
+            changes = f": {len(self._pending)} changes wait" if self._pending else ""
+            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s{changes}"
+        since = time.time() - (time.monotonic() - self._began)
+        return {"pid": self.pid, "since": round(since, 3), "error": error}
+
+    def _unread_for(self) -> float:
+        """Return for how many seconds the keeper has not read what was sent; looked up at each beat, too."""
+        if not self._pending and not _is_unread(self._socket):
+            self._waiting_since = time.monotonic()
+        return time.monotonic() - self._waiting_since
 
     # Processes
 
@@ -142,6 +157,7 @@ class KeeperLink:
                 child.id,
                 child.record,
                 child.status,
+                child.exited_at,
                 {name.partition("/")[2]: self._left.pop(name)[0] for name in sorted(child.names) if name in self._left},
             )
             for child in self._children.values()
@@ -191,7 +207,7 @@ class KeeperLink:
     def exited(self, os_pid: int, status: int) -> None:
         """Report that our own child has exited, with its wait status."""
         if (child := self._by_pid.get(os_pid)) is not None:
-            child.status = status
+            child.status, child.exited_at = status, time.monotonic()
             self._tell(_Fact("exit", child.id))
 
     def acknowledge(self, os_pid: int) -> None:
@@ -330,8 +346,10 @@ class KeeperLink:
             elif word == "EXITED":
                 pid, _, status = value.partition(" ")
                 self._by_pid[int(pid)].status = int(status) if status.isdigit() else status
-            elif word == "UPTIME":
-                self._since = time.time() - float(value)
+            elif word == "AT" and child is not None:
+                child.exited_at = float(value)
+            elif word == "BEGAN":
+                self._began = float(value)
             elif word == "LAST":
                 self._last = value
             elif word == "KILLED":
@@ -349,19 +367,28 @@ class KeeperLink:
         self._receive_dump()
         if self._last:
             logger.warning("started again by the keeper (pid %d): %s", self.pid, self._last)
-        self._loop = loop
+        self._loop, self._manager = loop, manager
         loop.add_reader(self._socket, self._receive)
         self._send_pending()
-
-    def ready(self) -> None:
-        """Report that the node listens, and from now on that its loop is alive."""
-        self._serves = True
-        self._say(f"READY=1\nWATCHDOG={self._watchdog:g}")
         self._beat()
 
+    def ready(self) -> None:
+        """Report that the node listens."""
+        self._serves = True
+        self._say(f"READY=1\nWATCHDOG={self._watchdog:g}")
+
+    def beat(self) -> None:
+        """Report that this process is alive; call it in between while something blocks the loop, or before it runs."""
+        if self._error is None and not self._pending:  # otherwise the keeper is not reading, and will not miss it
+            self._try_send(b"BEAT=1", ())
+
     def quiesce(self) -> None:
-        """Report that the node stops, unless another gafferd is to follow, also as this one could not start."""
-        if self._serves and not self.handing_over:
+        """Report that the node stops, unless another gafferd is to follow, also as this one could not start.
+
+        An essential job may have ended before this gafferd was there.
+        """
+        ended = self._manager is not None and self._manager.exit_code != 0
+        if (self._serves or ended) and not self.handing_over:
             self._stopping = True
             self._say("STOPPING=1")
 
@@ -380,22 +407,22 @@ class KeeperLink:
 
     def table(self) -> tuple[str, list[int]]:
         """Return the table for another keeper, see `gafferd/keeper.py`, and the descriptors in it."""
-        lines = [f"UPTIME={time.time() - self._since:.3f}", f"LAST=the keeper (pid {self.pid}) has ended", "KILLED=1"]
+        lines = [f"BEGAN={self._began:.3f}", f"LAST=the keeper (pid {self.pid}) has ended", "KILLED=1"]
         descriptors = []
         for name in tuple(self._held):
             if self._are_open(name):
                 descriptors += [each.descriptor for each in self._held[name]]
                 lines += [f"FD={each.descriptor} {name}" for each in self._held[name]]
         for child in self._children.values():
-            lines += [*_registration(child), *([] if child.status is None else [_exit(child)])]
+            lines += [*_registration(child), *([] if child.status is None else [_exit(child), f"AT={child.exited_at}"])]
         return "\n".join(lines) + "\n", descriptors
 
     def _beat(self) -> None:
         assert self._loop is not None
         if self._error is None:
             self._timer = self._loop.call_later(self._watchdog / _BEATS, self._beat)
-            if not self._pending:  # otherwise the keeper is not reading, and will not miss it
-                self._try_send(b"BEAT=1", ())
+            self._unread_for()
+            self.beat()
 
     def _receive(self) -> None:
         reset = False
@@ -429,8 +456,8 @@ class KeeperLink:
         """Pass on an exit; the keeper repeats it until it is acknowledged."""
         child = self._by_pid.get(os_pid)
         if child is not None and child.status is None:
-            child.status = status
-            self.on_exit(os_pid, status if isinstance(status, int) else None)
+            child.status, child.exited_at = status, time.monotonic()
+            self.on_exit(os_pid, status if isinstance(status, int) else None, child.exited_at)
 
     def _lost(self) -> None:
         self._disconnect()
@@ -460,13 +487,14 @@ class KeeperLink:
         if self._error is None:
             self._pending[fact] = None
             if len(self._pending) == 1:
-                self._waiting_since = time.monotonic()
-                self._send_pending()
+                self._send_pending(at_once=True)
 
-    def _send_pending(self) -> None:
+    def _send_pending(self, *, at_once: bool = False) -> None:
+        """Send what the keeper has room for; `at_once` if it became pending now, so that no descriptor was closed."""
         while self._pending:
             fact = next(iter(self._pending))
-            lines, names = self._message(fact)
+            lines, names = self._message(fact, at_once)
+            at_once = False
             descriptors = [each.descriptor for name in names for each in self._held[name]]
             if not self._try_send("\n".join(lines).encode("ascii", "replace"), descriptors):
                 return
@@ -476,7 +504,7 @@ class KeeperLink:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_writer(self._socket)
 
-    def _message(self, fact: _Fact) -> tuple[list[str], list[str]]:
+    def _message(self, fact: _Fact, at_once: bool) -> tuple[list[str], list[str]]:
         """Return the lines that tell a fact, and the names of the descriptors to pass."""
         kind, subject = fact
         if kind == "message":
@@ -484,7 +512,7 @@ class KeeperLink:
         if kind == "gone":
             return [f"GONE={subject}"], []
         if kind == "descriptors":
-            names = [subject] if self._are_open(subject) else []
+            names = [subject] if self._are_open(subject, at_once) else []
             lines = ["FDSTOREREMOVE=1"] if subject in self._stored else []
             return [*lines, *(["FDSTORE=1", "FDPOLL=0"] if names else []), f"FDNAME={subject}"], names
         child = self._children[subject]
@@ -493,7 +521,7 @@ class KeeperLink:
         if kind == "acknowledged":
             return [f"ACK={child.os_pid}"], []
         lines = _registration(child)
-        names = [] if child.known else [name for name in sorted(child.names)[:_BATCH] if self._are_open(name)]
+        names = [] if child.known else [name for name in sorted(child.names)[:_BATCH] if self._are_open(name, at_once)]
         while sum(len(name) + 8 for name in names) > _MAX_MESSAGE - _MAX_RECORD - 256:
             names.pop()  # the others follow
         return [*lines, *(["FDSTORE=1", "FDPOLL=0", *(f"FDNAME={name}" for name in names)] if names else [])], names
@@ -511,10 +539,10 @@ class KeeperLink:
             for name in names:
                 self._pending.pop(_Fact("descriptors", name), None)
 
-    def _are_open(self, name: str) -> bool:
-        """Return whether the descriptors with a name are still those that were stored."""
+    def _are_open(self, name: str, at_once: bool = False) -> bool:
+        """Return whether the descriptors with a name are those that were stored; `at_once` means just now."""
         held = self._held.get(name, [])
-        if all(each.file is not None and each == _held(each.descriptor) for each in held):
+        if all(each.file is not None and (at_once or each == _held(each.descriptor)) for each in held):
             return bool(held)
         logger.warning("the keeper can't keep %s: the descriptor was closed", name)
         del self._held[name]
@@ -550,12 +578,31 @@ def _held(descriptor: int) -> _Held:
     try:
         found = os.fstat(descriptor)
         pid = b""
-        if stat.S_IFMT(found.st_mode) == 0:  # pidfds of older kernels are all one file
+        if stat.S_IFMT(found.st_mode) == 0 and not _pidfds_differ():
             with open(f"/proc/self/fdinfo/{descriptor}", "rb") as info:
                 pid = next((line for line in info if line.startswith(b"Pid:")), b"")
     except OSError:
         return _Held(descriptor, None)
     return _Held(descriptor, (found.st_dev, found.st_ino, pid))
+
+
+def _is_unread(connection: socket.socket) -> bool:
+    """Return whether the peer has not read all that was sent, ioctl(2) SIOCOUTQ."""
+    return any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+
+
+@functools.cache
+def _pidfds_differ() -> bool:
+    """Return whether each process has an inode of its own for its pidfds, which are all one file before Linux 6.9."""
+    inodes = set()
+    for pid in (os.getpid(), os.getppid()):
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return False
+        inodes.add(os.fstat(pidfd).st_ino)
+        os.close(pidfd)
+    return len(inodes) == 2
 
 
 def _close(descriptors: Iterable[int]) -> None:

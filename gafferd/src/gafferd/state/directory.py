@@ -247,6 +247,10 @@ class StateDir(Recorder):
         """Record a scheduled run; called on the loop."""
         self._past_file.ran(job, at)
 
+    def armed(self, job: str, at: float) -> None:
+        """Record from when the runs of a job are counted; called on the loop."""
+        self._past_file.armed(job, at)
+
     def when_stored(self, callback: Callable[[], object]) -> None:
         """Call `callback()` on the loop once all exits that were recorded so far are in their file."""
         self._past_file.when_stored(callback)
@@ -254,19 +258,23 @@ class StateDir(Recorder):
     # Leftovers
 
     def end_leftovers(
-        self, spare_pids: Collection[int] = (), spare_cookies: Collection[str] = (), orphans: str = "adopt"
+        self,
+        spare_pids: Collection[int] = (),
+        spare_cookies: Collection[str] = (),
+        orphans: str = "adopt",
+        waiting: Callable[[], object] = lambda: None,
     ) -> int:
         """End the processes that an earlier gafferd on this directory left running; return their number.
 
-        Blocks until they are gone, up to the longest graceful timeout. Processes with these pids and cookies are left
-        alone, with the members of their groups. Others that keep running are to be adopted by their jobs: `detached`
-        has the detached ones and those that changed to another user, which can't be signalled, `orphans` those that
-        need nothing of the earlier gafferd, if the policy of their jobs is `adopt`; `orphans` is that of jobs without
-        one. Raises leftovers.LeftoverError if a process can't be ended.
+        Blocks until they are gone, up to the longest graceful timeout, and calls `waiting()` meanwhile. Processes with
+        these pids and cookies are left alone, with the members of their groups. Others that keep running are to be
+        adopted by their jobs: `detached` has the detached ones and those that changed to another user, which can't be
+        signalled, `orphans` those that need nothing of the earlier gafferd, if the policy of their jobs is `adopt`;
+        `orphans` is that of jobs without one. Raises leftovers.LeftoverError if a process can't be ended.
         """
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
-        self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies))
+        self._refuse_the_unknown({record.cookie for record in records}.union(spare_cookies), frozenset(spare_pids))
         self._spared = [record for record in records if record.cookie in spare_cookies]
         records = [record for record in records if record.cookie not in spare_cookies]
         self.detached = [record for record in records if record.detach and leftovers.is_alive(record)]
@@ -277,6 +285,7 @@ class StateDir(Recorder):
             self._made,
             {record.cookie for record in left}.union(spare_cookies),
             spare_pids,
+            waiting,
         )
         self.detached += refused
         self._dirty = True
@@ -314,9 +323,9 @@ class StateDir(Recorder):
     def _made(self, cookie: str) -> bool:
         return any(node.made(cookie) for node in self._nodes)
 
-    def _refuse_the_unknown(self, known: Collection[str]) -> None:
+    def _refuse_the_unknown(self, known: Collection[str], known_pids: Collection[int]) -> None:
         """Raise if processes of this node may be detached and are not recorded: their cookies are not in `known`."""
-        marked = [each for each in leftovers.find_marked(self._made) if each.cookie not in known]
+        marked = [each for each in leftovers.find_marked(self._made, known_pids) if each.cookie not in known]
         if lost := [each.pid for each in marked if each.detached or self._left is None]:
             pids = ", ".join(map(str, lost))
             raise StateDirError(

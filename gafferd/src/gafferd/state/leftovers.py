@@ -13,9 +13,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from stat import S_ISCHR, S_ISREG
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
@@ -46,7 +47,7 @@ def _stat_of(record: ProcessRecord) -> procfs.Stat | None:
     stat = procfs.read_stat(record.os_pid)
     if stat is None or stat.start_time != record.start_time:
         return None
-    mark = (procfs.read_environ(record.os_pid) or {}).get(COOKIE, record.cookie)
+    mark = procfs.read_variable(record.os_pid, COOKIE) or record.cookie
     return stat if mark == record.cookie else None
 
 
@@ -94,19 +95,20 @@ def end_leftovers(
     made: Callable[[str], bool],
     spare_cookies: Collection[str] = (),
     spare_pids: Collection[int] = (),
+    waiting: Callable[[], object] = lambda: None,
 ) -> Ended:
     """Terminate the processes of `records` (of this boot) and those with a cookie that this node `made`, in parallel.
 
     Each gets SIGTERM, then SIGKILL after the graceful timeout of its record. Processes with one of the `spare_cookies`,
-    the `spare_pids` and the members of their groups are left alone. Raises LeftoverError if a process still runs 10
-    seconds after SIGKILL.
+    the `spare_pids` and the members of their groups are left alone. `waiting()` is called several times a second.
+    Raises LeftoverError if a process still runs 10 seconds after SIGKILL.
     """
     if not hasattr(os, "pidfd_open"):
         logger.warning("this system has no pidfds: not looking for processes left by an earlier gafferd")
         return Ended(0, [])
     hunt = _Hunt(records, made, spare_cookies, spare_pids)
     try:
-        return hunt.run()
+        return hunt.run(waiting)
     finally:
         hunt.close()
 
@@ -119,12 +121,14 @@ class Marked(NamedTuple):
     detached: bool
 
 
-def find_marked(made: Callable[[str], bool]) -> list[Marked]:
-    """Return the live processes with a cookie that this node `made`."""
+def find_marked(made: Callable[[str], bool], spare_pids: Collection[int] = ()) -> list[Marked]:
+    """Return the live processes with a cookie that this node `made`, without `spare_pids`."""
     found = []
     for pid in procfs.all_pids():
-        cookie = (procfs.read_environ(pid) or {}).get(COOKIE, "")
-        if made(cookie) and pid != os.getpid():
+        if pid in spare_pids or pid == os.getpid():
+            continue
+        cookie = procfs.read_variable(pid, COOKIE)
+        if cookie and made(cookie):
             stat = procfs.read_stat(pid)
             if stat is not None and stat.state not in "ZX":
                 # Its children have the cookie too, but only the process itself leads its session.
@@ -132,8 +136,7 @@ def find_marked(made: Callable[[str], bool]) -> list[Marked]:
     return found
 
 
-@dataclass
-class _Target:
+class _Target(Struct):
     pid: int
     pidfd: int
     kill_at: float
@@ -159,9 +162,10 @@ class _Hunt:
         self._ended = 0
         self._refused: dict[int, ProcessRecord | None] = {}  # by pid
 
-    def run(self) -> Ended:
+    def run(self, waiting: Callable[[], object]) -> Ended:
         next_scan = 0.0
         while True:
+            waiting()
             if not self._targets or time.monotonic() >= next_scan:
                 self._scan()
                 next_scan = time.monotonic() + _RESCAN
@@ -184,7 +188,7 @@ class _Hunt:
 
     def _scan(self) -> None:
         """Find new leftovers, then terminate them: members of a group can't be identified once its leader is gone."""
-        known = {target.pid for target in self._targets.values()} | self._refused.keys()
+        known = self._spare_pids.union((target.pid for target in self._targets.values()), self._refused)
         found = []
         for pid in procfs.all_pids():
             if pid in known or pid == os.getpid():
@@ -241,8 +245,8 @@ class _Hunt:
         # The leader still existed, at least as a zombie, after `pid` was seen in its group: the id was not reused.
         if leader is not None and leader.pgid == leader.os_pid and _stat_of(leader) is not None:
             return True, leader
-        cookie = (procfs.read_environ(pid) or {}).get(COOKIE)
-        if cookie is None or cookie in self._spare_cookies:
+        cookie = procfs.read_variable(pid, COOKIE)
+        if not cookie or cookie in self._spare_cookies:
             return False, None
         record = self._by_cookie.get(cookie)
         return record is not None or self._made(cookie), record

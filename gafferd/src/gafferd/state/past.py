@@ -57,6 +57,10 @@ class PastFile:
         """Record a scheduled run at `at`, in seconds since 1970."""
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), last_run=at))
 
+    def armed(self, job: str, at: float) -> None:
+        """Record the time in seconds since 1970 from which runs of a job that has not run yet are counted."""
+        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), armed_at=at))
+
     def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """Record the last exits of the processes of a job, newest first, and the number of its restarts."""
         kept = [_shortened(each) for each in exits][:KEPT]
