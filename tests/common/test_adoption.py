@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -209,3 +209,37 @@ def test_exits_of_survivors_that_are_stored_already_are_not_counted_again_and_ke
     manager.stop()
     manager.run()
     manager.loop.close()
+
+
+class Parent:
+    """What is said to be the parent of survivors."""
+
+    connected = True
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.report: Callable[[int | None, float | None], object] | None = None
+
+    def watch(self, os_pid: int, callback: Callable[[int | None, float | None], object]) -> None:
+        self.report = callback
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_group_of_one_that_has_exited_is_ours_only_while_its_parent_holds_it(tmp_path: Path, holds: bool) -> None:
+    config = CONFIG.replace(cmd="/bin/sh", args=["-c", DEAF_CHILD], cwd=str(tmp_path))
+    with left_by_a_manager(config) as left:
+        eventually((tmp_path / "up").exists)
+        stat = procfs.read_stat(left.os_pid)
+        assert stat is not None
+        parent, config = Parent(stat.ppid if holds else stat.pid), config.replace(detach=False)
+        record = msgspec.structs.replace(left, detach=False, definition=config.launch_digest)
+        with running_manager(survivors=[Survivor(record, {}, parent)]) as manager:
+            manager.load(config)
+            process = eventually(lambda: manager.running.get(left.pid))
+            report = eventually(lambda: parent.report)
+            assert process.pins_group
+            os.kill(left.os_pid, signal.SIGKILL)
+            manager.loop.call_soon_threadsafe(report, signal.SIGKILL, None)
+            eventually(lambda: process.exit_status is not None)
+            assert process.pins_group is holds
+        assert not [pid for pid in procfs.all_pids() if is_member(pid, record.pgid)]

@@ -9,7 +9,14 @@ from gaffer.jobs.records import ProcessRecord
 
 
 class ExitSource(Protocol):
-    """The parent of processes that outlived their manager: it reports how they exit, and holds them as zombies."""
+    """Reports how processes that outlived their manager exit.
+
+    It is their parent and holds them as zombies, but for those that another one had adopted which has ended.
+    """
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
 
     @property
     def connected(self) -> bool:

@@ -68,6 +68,11 @@ class KeptProcesses(Recorder):
         return Survivor(record, child.descriptors, self, child.status is not None, status, child.exited_at)
 
     @property
+    def pid(self) -> int:
+        """The process id of the keeper."""
+        return self._link.pid
+
+    @property
     def connected(self) -> bool:
         """Whether the keeper is there."""
         return self._link.state["error"] is None
