@@ -763,6 +763,7 @@ class Keeper:
         self._exit: int | None = None
         self._left, self._dropping = own.get("LEFT") == "1", False
         self._strangers: dict[int, int] = {}  # children that are not ours, by pidfd
+        self._had_strangers = False
         self._listener: _socket.socket | None = None  # for a gafferd that takes over
         self._claim: _socket.socket | None = None
         self._poll = select.poll()
@@ -875,6 +876,7 @@ class Keeper:
         if poll.poll(0):
             return False
         if found[0] not in self._strangers:
+            self._had_strangers = True
             self._strangers[found[0]] = child.pid
             self._poll.register(found[0], select.POLLIN)
         return True
@@ -911,21 +913,25 @@ class Keeper:
 
     def _find_strays(self, groups: set[int]) -> dict[int, str]:
         """Return the members of trees that are not in these groups, as the id of their child by their pid."""
-        pids = _pids() if self._core.follows_killed else _children()
+        pids = _children() if self._are_orphans_ours else _pids()
         found = {pid: self._find_stray(pid) for pid in pids if pid not in self._core.children}
         return {pid: name for pid, name in found.items() if name is not None and _group(pid) not in groups}
+
+    @property
+    def _are_orphans_ours(self) -> bool:
+        """Whether orphans of all trees are our children, as there was no other keeper that may have adopted some."""
+        return not (self._core.follows_killed or self._had_strangers)
 
     def _find_stray(self, pid: int) -> str | None:
         """Return the id of the child to whose tree a process belongs, as its mark says.
 
-        An orphan of a tree is our child, unless an earlier keeper was killed: then a record must confirm the mark,
-        because anyone can set the variable.
+        Unless orphans are our children, a record must confirm the mark, because anyone can set the variable.
         """
         mark = _read_mark(pid)
         if not mark or mark == os.environ.get(MARK) or mark.endswith(":detached"):
             return None
         name = mark.rpartition(":")[2]
-        confirmed = not self._core.follows_killed or f'"{mark}"' in self._core.record(name)
+        confirmed = self._are_orphans_ours or f'"{mark}"' in self._core.record(name)
         return name if confirmed else None
 
     def do_reap(self, pid: int) -> None:
