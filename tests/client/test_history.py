@@ -145,7 +145,7 @@ def test_exec_of_a_job_that_is_unloaded(web: Server, tmp_path: Path) -> None:
         web.unload("shop.slow")
         _, complaint = running.communicate(timeout=30)
     assert running.returncode == 128 + 15
-    assert complaint == "gaffer: action go was cancelled: the job was unloaded, or the node stopped\n"
+    assert complaint == "gaffer: action go was cancelled: the job was unloaded, or the node was stopped or upgraded\n"
 
 
 def test_exec_lists_the_actions(gaffer: Commands, web: Server) -> None:

@@ -14,7 +14,7 @@ from gaffer_client import IOChannel, Process, Server, errors, iochannel
 from support.cutting import cutting_proxy
 from support.daemons import gafferd
 from support.poll import eventually
-from support.scripted import scripted_server
+from support.scripted import answer, scripted_server
 from support.scripted_socket import BINARY, Peer, close_frame, frame, websocket
 
 Run = Callable[..., Process]
@@ -137,6 +137,19 @@ def test_what_is_not_known_of_a_write_on_a_lost_connection_is_an_error(run: Run,
         finally:
             done.set()
             thread.join()
+
+
+def test_a_connection_that_is_lost_before_any_output_begins_where_the_first_did() -> None:
+    def script(peer: Peer) -> None:
+        output = Frame("message", "e:0"), Frame("message", "e:5", b"hello")
+        peer.send(*(frame(BINARY, each.encode()) for each in output), close_frame(1000, "the process has exited"))
+
+    described = answer(200, '{"os_pid": 7}')
+    plays = described, lambda visit: None, websocket(lambda peer: None), websocket(script), described
+    with scripted_server(*plays) as server, Server(server.url) as node:
+        with IOChannel(node.transport, 1, tail="4096b", reconnect=20.0) as channel:
+            assert b"".join(channel) == b"hello"
+        assert ["tail=4096b" in visit.path for visit in server.visits] == [False, True, True, True, False]
 
 
 @pytest.mark.row("STR-34")

@@ -332,7 +332,7 @@ def test_a_rollout_that_another_command_ended(after: Any) -> None:
     watch = RolloutWatch("restart")
     assert watch.judge(info("ready", rollout=rollout("running"))) == ("1 of 2 replaced, 1 ready", False, None)
     ended = watch.judge(info("ready", "ready", rollout=after))
-    assert (ended.done, ended.failure) == (False, "another command ended the rolling restart")
+    assert (ended.done, ended.failure) == (False, "another command or a restart of the node ended the rolling restart")
     stopped = watch.judge(info(state="stopped", active=False, rollout=None))
     assert stopped.failure == "the job is stopped"
 

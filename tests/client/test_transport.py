@@ -23,7 +23,7 @@ from gaffer_client.sockets import CONNECT_TIMEOUT
 from gaffer_client.transport import Transport, parse_url, path_of
 from support.client import Answering
 from support.daemons import gafferd
-from support.scripted import Play, Visit, scripted_server
+from support.scripted import Play, Visit, answer, scripted_server
 
 
 @pytest.fixture(params=[RequestsSender, PlainSender], ids=["requests", "http.client"])
@@ -211,6 +211,19 @@ def test_no_such_socket(tmp_path: Path, transport_to: Callable[..., Transport]) 
     assert "no such file" in caught.value.message
 
 
+def test_a_lost_connection_does_not_fail_what_changes_nothing(transport_to: Callable[..., Transport]) -> None:
+    def lost(visit: Visit) -> None:
+        visit.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+
+    with scripted_server(lost, answer(200, "whole"), lost, lost) as server, transport_to(server.url) as transport:
+        assert transport.request("GET", "/a").body == b"whole"
+        with pytest.raises(errors.ConnectionLost):
+            transport.request("POST", "/b")
+        with pytest.raises(errors.ConnectionLost):
+            transport.request("GET", "/c")  # two times at most
+    assert [visit.path for visit in server.visits] == ["/a", "/a", "/b", "/c", "/c"]
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -221,16 +234,17 @@ def test_no_such_socket(tmp_path: Path, transport_to: Callable[..., Transport]) 
 )
 def test_the_server_hangs_up(said: bytes, why: str, transport_to: Callable[..., Transport]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
         def hang_up() -> None:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
+                listener.close()
                 connection.sendall(said)
 
         thread = threading.Thread(target=hang_up)
         thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with transport_to(url) as transport, pytest.raises(errors.Unreachable) as caught:
             transport.request("GET", "/")
         thread.join()

@@ -138,9 +138,13 @@ def test_a_node_that_is_started_again() -> None:
                 status, stderr = watch.interrupt()
     assert texts(watch.lines) == ["once | create once", "again | create again"]
     assert status == 130
-    *attempts, gap = stderr.splitlines()
-    assert all(line.startswith("warning: ") and line.endswith("; reconnecting") for line in attempts)
-    assert gap == "warning: gafferd was started again: events may be missing"
+    *lost, missing = stderr.splitlines()
+    assert all(line.startswith("warning: ") and line.endswith("; reconnecting") for line in lost)
+    begins_anew = "its events begin anew, and an unknown number of them may be missing"
+    assert missing == f"warning: the node was restarted: {begins_anew}"
+        missing
+        == "warning: the node was restarted: its events begin anew, and an unknown number of them may be missing"
+    )
 
 
 def test_mistakes(gafferctl: Commands, closed: str) -> None:

@@ -22,7 +22,7 @@ from wsproto.utilities import ProtocolError
 from gaffer_client.errors import GafferClientError, MalformedAnswer
 from gaffer_client.proof import check_server
 from gaffer_client.sockets import open_socket, translated_errors
-from gaffer_client.transport import MAX_ANSWER, Answer, Transport, refusal, unreachable, with_query
+from gaffer_client.transport import MAX_ANSWER, Answer, Transport, connection_lost, refusal, unreachable, with_query
 
 PING_INTERVAL = 15.0  # seconds
 CLOSE_TIMEOUT = 1.0  # seconds for the closing handshake
@@ -37,7 +37,8 @@ class Connection:
     """A websocket at `path` of the server of a transport; opened by the constructor, and to be closed with `close`.
 
     One thread may receive while others send or close. While a thread is receiving, a ping is sent after
-    `ping_interval` seconds of silence, and after the same time again the connection counts as lost.
+    `ping_interval` seconds of silence, and after the same time again the connection counts as lost. Opening it takes at
+    most the timeout of the transport, and ends at `deadline`, in monotonic seconds.
 
     Raises the StatusError of an error response, Unreachable without a response, UntrustedServer if the key may not be
     sent to the server, and MalformedAnswer if it is not a websocket or a message exceeds `max_message` bytes.
@@ -51,6 +52,7 @@ class Connection:
         *,
         ping_interval: float = PING_INTERVAL,
         max_message: int = MAX_ANSWER,
+        deadline: float = math.inf,
     ) -> None:
         self.url = transport.url
         self.close_code: int | None = None  # set once either side has closed the connection
@@ -66,7 +68,9 @@ class Connection:
         self._sending = threading.Lock()
         self._receiving = threading.Lock()
         self._transport = transport
-        self._socket = open_socket(transport)
+        deadline = min(deadline, time.monotonic() + self._timeout)
+        self._socket = open_socket(transport, deadline)
+        self._socket.deadline = deadline
         try:
             with self._guarded():
                 if transport.security.api_key is not None:
@@ -145,14 +149,13 @@ class Connection:
         base = urlsplit(transport.address.base)
         headers = [(name.encode(), value.encode()) for name, value in transport.security.headers.items()]
         opening = events.Request(base.netloc, base.path + target, extra_headers=headers)
-        self._socket.deadline = time.monotonic() + self._timeout
         self._socket.sendall(self._protocol.send(opening))
         refused: events.RejectConnection | None = None
         body = b""
         while True:
             data = self._socket.recv(_READ_SIZE)
             if not data and refused is None:
-                raise unreachable(self.url, "the connection was closed")
+                raise connection_lost(self.url, "the connection was closed")
             self._protocol.receive_data(data)
             for event in self._protocol.events():
                 match event:
@@ -191,7 +194,7 @@ class Connection:
         elif self._protocol.state is ConnectionState.LOCAL_CLOSING:
             self._finish(_NORMAL, "")
         elif self.close_code is None:
-            raise unreachable(self.url, "the connection was lost")
+            raise connection_lost(self.url, "the connection was lost")
 
     def _process_events(self) -> None:
         for event in self._protocol.events():

@@ -3,6 +3,7 @@
 GafferClientError
     InvalidURL          invalid server URL
     Unreachable         no response
+    ConnectionLost      an Unreachable: the connection ended before the response
     UntrustedServer     a key was not sent because the server is not verified
     MalformedAnswer     a response that violates the protocol
     StatusError         an error response: BadRequest, Unauthorized, Forbidden, NotFound, Conflict, ServerError
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 __all__ = [
     "BadRequest",
     "Conflict",
+    "ConnectionLost",
     "Forbidden",
     "GafferClientError",
     "GafferConflict",
@@ -91,6 +93,13 @@ class Unreachable(GafferClientError):
 
 class TimedOut(Unreachable):
     """The server did not respond in time."""
+
+
+class ConnectionLost(Unreachable):
+    """The connection ended before the response did, as when the server is killed or restarted.
+
+    Whether the server carried out the request is unknown.
+    """
 
 
 class UntrustedServer(GafferClientError):

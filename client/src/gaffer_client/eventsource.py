@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gaffer.streams.position import Position
 from gaffer_client.backoff import Backoff
 from gaffer_client.errors import BadRequest, GafferClientError, MalformedAnswer, NotFound, ServerError, Unreachable
 from gaffer_client.listeners import Listener, Listeners
@@ -27,6 +28,17 @@ class Received(NamedTuple):
     event: str
     data: Any
     id: str
+
+    @property
+    def lost(self) -> int | None:
+        """The number of events that the event `gap` of a Watcher reports as lost.
+
+        None if it is unknown, because the events of the node begin anew: it was restarted, or its gafferd was replaced.
+        """
+        start, end = self.data["from"], self.data["to"]
+        resumed = Position.parse(self.id)
+        is_anew = start == end or (resumed is not None and start < resumed.offset)
+        return None if is_anew else int(end - start)
 
 
 class EventsourceClient:
@@ -161,8 +173,11 @@ class EventsourceClient:
         """Yield the events as they arrive; raise the same errors as `run`."""
         try:
             while not self._stopping.is_set():
+                has_no_position = self._was_connected and not self.last_event_id
                 try:
                     with self._opened() as stream:
+                        if has_no_position:
+                            yield from self._unknown_gap()
                         yield from self._read(stream)
                     self.error = None
                 except NotFound:
@@ -190,6 +205,10 @@ class EventsourceClient:
         return data
 
     # Implementation
+
+    def _unknown_gap(self) -> Iterator[Received]:
+        """Yield what reports that events may be missing, since the server never named a position to resume at."""
+        return iter(())
 
     def _run_in_thread(self) -> None:
         try:
@@ -232,12 +251,16 @@ class EventsourceClient:
                     received = Received(event.event, self.decode(event.event, event.data), event.id)
                     self.last_event_id = event.id
                     yield received
+                self.last_event_id = self._parser.last_event_id
             except ValueError as error:
                 raise MalformedAnswer(f"{self.url}: {error}", url=self.url) from None
 
 
 class Watcher(EventsourceClient):
-    """An EventsourceClient for events with JSON data, such as those of `/watch` and `/events`; decodes the data."""
+    """An EventsourceClient for events with JSON data, such as those of `/watch` and `/events`; decodes the data.
+
+    An event `gap` reports events that are missing, see `Received.lost`.
+    """
 
     def decode(self, event: str, data: str) -> Any:
         """Return the JSON document; raise ValueError if it is invalid."""
@@ -245,6 +268,16 @@ class Watcher(EventsourceClient):
             return msgspec.json.decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(f"the data of {event} is not valid JSON: {error}") from None
+
+    def _unknown_gap(self) -> Iterator[Received]:
+        yield Received("gap", {"from": 0, "to": 0}, "")
+
+
+class LookupWatcher(Watcher):
+    """A Watcher of a lookup, which sends a snapshot to a client that has no position to resume at."""
+
+    def _unknown_gap(self) -> Iterator[Received]:
+        return iter(())
 
 
 def _split(url: str) -> tuple[str, str]:

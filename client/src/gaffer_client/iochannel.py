@@ -1,11 +1,12 @@
 """`IOChannel`: input and output of one process over a websocket."""
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -13,10 +14,21 @@ from gaffer.errors import GafferError
 from gaffer.schemas.frames import ACCEPTED, ERROR, GENERAL, MESSAGE, RESPONSE, Frame, FrameError
 from gaffer.streams.position import Position
 from gaffer_client.connection import Connection
-from gaffer_client.errors import GafferClientError, MalformedAnswer, StatusError, Unreachable, status_error
+from gaffer_client.errors import (
+    ConnectionLost,
+    Forbidden,
+    GafferClientError,
+    MalformedAnswer,
+    NotFound,
+    ServerError,
+    StatusError,
+    Unreachable,
+    status_error,
+)
 from gaffer_client.transport import Transport, path_of
 
 READ, WRITE = 1, 2  # the bits of `mode`
+_STDIN = "stdin"
 
 KEPT = 1024 * 1024  # bytes of buffered output
 FULL_TIMEOUT = 20.0  # seconds to wait for a reader before the oldest output is dropped; the node waits 60 s for us
@@ -55,7 +67,9 @@ class IOChannel:
 
     With `reconnect` a lost connection is opened again for up to this number of seconds, as when the node is upgraded or
     restarted by its keeper: output continues where it ended, and a write that was not answered is repeated unless the
-    node had accepted it. If other clients wrote meanwhile, this is not known, and the write fails.
+    node had accepted it. If other clients wrote meanwhile, this is not known, and the write fails. `on_lost(error)` is
+    called before that and `on_resumed()` after it, in another thread; `error` is why the connection ended. `read` and
+    `write` raise NotFound if the process ended meanwhile.
 
     Raises NotFound if the process or stream does not exist, and Forbidden if the stream is not redirected or the key
     does not permit access; these errors may also be raised by the first `read` or `write`.
@@ -71,7 +85,11 @@ class IOChannel:
         tail: int | str | None = None,
         after: str | int | None = None,
         reconnect: float = 0.0,
+        on_lost: Callable[[GafferClientError], object] = lambda error: None,
+        on_resumed: Callable[[], object] = lambda: None,
     ) -> None:
+        self.pid = pid
+        self._stream = stream
         self.lost = 0
         self.offset: str | None = None
         self._ids = count(1)
@@ -82,6 +100,7 @@ class IOChannel:
         self._accepted: int | None = None  # bytes that the stream has accepted, None until the connection reports it
         self._failure: GafferClientError | None = None
         self._ended = False
+        self._reconnecting = False
         self._reader, self._read_at = 0, 0.0  # the thread that reads, and when it last did
         self._writes_alone = False  # the pending write is of the thread that reads, or nobody reads
         self._news = threading.Condition()
@@ -89,10 +108,23 @@ class IOChannel:
         self._transport = transport
         self._path = path_of(pid, "channel", *(() if stream is None else (stream,)))
         self._reconnect = reconnect
+        self._on_lost, self._on_resumed = on_lost, on_resumed
         self._query = {"mode": str(mode), **({"resumable": "true"} if reconnect else {})}
         start = {"tail": tail, "after": after}
-        given = {name: str(value) for name, value in start.items() if value is not None}
-        self._connection = Connection(transport, self._path, {**self._query, **given})
+        self._start = {name: str(value) for name, value in start.items() if value is not None}
+        self._read_only = False
+        if reconnect:
+            process = self._find_process()
+            self._os_pid = process.get("os_pid")
+            self._read_only = stream in process.get("redirect_output", ()) or (
+                stream in (None, _STDIN) and not process.get("redirect_input", True)
+            )
+        try:
+            self._connection = self._connect()
+        except ConnectionLost:
+            if not reconnect:
+                raise
+            self._connection = self._connect()
         self._thread = threading.Thread(target=self._receive, name=f"channel of process {pid}", daemon=True)
         self._thread.start()
 
@@ -110,6 +142,11 @@ class IOChannel:
     def end_reason(self) -> str:
         """The reason why the node closed the channel; empty while it is open."""
         return self._connection.close_reason
+
+    @property
+    def failure(self) -> GafferClientError | None:
+        """The error that has ended the channel, which `read` and `write` raise."""
+        return self._failure
 
     def read(self, timeout: float | None = None) -> bytes:
         """Return the next output, or empty bytes once the process or the node has ended.
@@ -133,6 +170,14 @@ class IOChannel:
         `timeout` seconds, and Unreachable if the process or the connection ends first.
         """
         data = data.encode() if isinstance(data, str) else data
+        if self._read_only:
+            raise Forbidden(
+                f"process {self.pid} has no input {self._stream or _STDIN!r} to write to",
+                url=self._connection.url,
+                errno=403,
+                reason="forbidden_write",
+                hint="set redirect_input in the job",
+            )
         if not self._writing.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError(f"another thread has been writing for {timeout} s")
         try:
@@ -148,7 +193,8 @@ class IOChannel:
             connection = self._connection
             self._news.notify_all()
         connection.close()
-        self._thread.join()
+        if not self._reconnecting:  # a node that hangs would delay this
+            self._thread.join()
 
     def _write(self, data: bytes, timeout: float | None) -> None:
         id = str(next(self._ids))
@@ -190,10 +236,13 @@ class IOChannel:
     # The receiving thread
 
     def _receive(self) -> None:
-        while True:
-            failure = self._receive_until_end()
-            if failure is None or not self._connect_again():
+        while (failure := self._receive_until_end()) is not None:
+            if not self._reconnect or self._failure is not None or not isinstance(failure, Unreachable):
                 break
+            self._on_lost(failure)
+            if not self._connect_again():
+                break
+            self._on_resumed()
         with self._news:
             self._failure = self._failure or failure
             self._ended = True
@@ -208,35 +257,60 @@ class IOChannel:
         except GafferClientError as error:
             return error
         if self._reconnect and connection.close_code in _RETURNING:
-            return Unreachable(connection.close_reason, url=connection.url)
+            why = f"{connection.url} closed the connection: {connection.close_reason or connection.close_code}"
+            return Unreachable(why, url=connection.url)
         return None
+
+    def _connect(self, deadline: float = math.inf) -> Connection:
+        """Open a connection; output begins after the last that was received."""
+        start = self._start if self.offset is None else {"after": self.offset}
+        return Connection(self._transport, self._path, {**self._query, **start}, deadline=deadline)
+
+    def _find_process(self, deadline: float = math.inf) -> dict[str, Any]:
+        """Return the description of the process: a node that was stopped may have given its pid to another one."""
+        with self._transport.clone() as transport:
+            return transport.get(path_of(self.pid), dict[str, Any], deadline=deadline)
 
     def _connect_again(self) -> bool:
         """Open the connection again; return whether that succeeded in time."""
         deadline = time.monotonic() + self._reconnect
-        while True:
-            with self._news:
-                if self._ended or self._failure is not None or time.monotonic() >= deadline:
-                    return False
-                after = {} if self.offset is None else {"after": self.offset}
+        self._reconnecting = True
+        while not self._ended:
             try:
-                connection = Connection(self._transport, self._path, {**self._query, **after})
-            except Unreachable:
-                with self._news:
-                    self._news.wait_for(lambda: self._ended, _NEXT_ATTEMPT)
+                connection = self._reconnected(deadline)
+                break
+            except (Unreachable, ServerError) as error:
+                if time.monotonic() >= deadline:
+                    why = f"the connection was lost, and not opened again within {self._reconnect:g} s"
+                    self._failure = Unreachable(f"{why}: {error.message}", url=error.url, hint=error.hint)
+                    return False
             except GafferClientError as error:
                 self._failure = error
                 return False
-            else:
-                break
+            with self._news:
+                self._news.wait_for(lambda: self._ended, _NEXT_ATTEMPT)
+        else:
+            return False
         with self._news:
             lost, self._connection = self._connection, connection
             self._accepted = None
+            self._reconnecting = False
             ended = self._ended
         lost.close()
         if ended:
             connection.close()
         return not ended
+
+    def _reconnected(self, deadline: float) -> Connection:
+        """Return a new connection to the same process; raise NotFound if it has ended."""
+        connection = self._connect(deadline)
+        try:
+            if self._find_process(deadline).get("os_pid") != self._os_pid:
+                raise NotFound(f"process {self.pid} has ended, and its id is used again", url=connection.url, errno=404)
+        except GafferClientError:
+            connection.close()
+            raise
+        return connection
 
     def _resume(self, accepted: int) -> _Pending | None:
         """Settle the write that a lost connection left unanswered; return it if it must be repeated.

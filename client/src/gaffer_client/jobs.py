@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from gaffer.jobs.names import JobName
-from gaffer_client.errors import MalformedAnswer, Unreachable
+from gaffer_client.errors import ConnectionLost, MalformedAnswer
 from gaffer_client.lazy import LazyModule
 from gaffer_client.naming import checked_job_name
 from gaffer_client.sse import EventParser
@@ -205,7 +205,8 @@ class Job:
         connection is lost or `output` raises an error, the action continues.
 
         Raises NotFound if the job has no such action, BadRequest for an invalid timeout, a StatusError if it can't be
-        started or too many actions are running (429), and Unreachable if the connection is lost before its end.
+        started or too many actions are running (429), and ConnectionLost if the connection is lost before its end: the
+        action ends then if gafferd was killed.
         """
         query = {"encoding": "base64", "heartbeat": str(_ACTION_HEARTBEAT)}
         if timeout is not None:
@@ -254,16 +255,25 @@ def _follow_action(transport: Transport, path: str, output: Callable[[bytes], ob
     lost = 0
     headers = {"Accept": "text/event-stream"}
     idle_timeout = 2 * _ACTION_HEARTBEAT + 1
-    with closing(transport.stream(path, headers, method="POST", idle_timeout=idle_timeout)) as stream:
-        for piece in _pieces(stream, transport):
-            if isinstance(piece, bytes):
-                if output is not None:
-                    output(piece)
-            elif isinstance(piece, int):
-                lost += piece
-            else:
-                return ActionResult(piece["outcome"], piece["exit_code"], piece["term_signal"], piece["uptime"], lost)
-    raise Unreachable(f"{transport.url} closed the connection before the action ended", url=transport.url)
+    try:
+        with closing(transport.stream(path, headers, method="POST", idle_timeout=idle_timeout)) as stream:
+            for piece in _pieces(stream, transport):
+                if isinstance(piece, bytes):
+                    if output is not None:
+                        output(piece)
+                elif isinstance(piece, int):
+                    lost += piece
+                else:
+                    end = piece["outcome"], piece["exit_code"], piece["term_signal"], piece["uptime"]
+                    return ActionResult(*end, lost)
+        why = "it was closed"
+    except ConnectionLost as error:
+        why = error.message
+    raise ConnectionLost(
+        f"the connection was lost before the action ended, whose outcome is unknown: {why}",
+        url=transport.url,
+        hint="an action continues without its client, but ends with its gafferd",
+    )
 
 
 def _pieces(stream: Stream, transport: Transport) -> "Iterator[bytes | int | documents.ActionExit]":

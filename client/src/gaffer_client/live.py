@@ -8,7 +8,7 @@ from typing import Any, Self
 from gaffer_client.backoff import Backoff
 from gaffer_client.cluster import ClusterMap
 from gaffer_client.errors import GafferClientError, MalformedAnswer, Unreachable
-from gaffer_client.eventsource import Watcher
+from gaffer_client.eventsource import LookupWatcher
 from gaffer_client.responses import JobAnswer, JobsAnswer, NodesAnswer, SessionsAnswer
 from gaffer_client.topology import OutOfStep, Topology
 from gaffer_client.transport import Transport, with_query
@@ -159,9 +159,9 @@ class _Follower:
             self._watcher.stop()
         self._thread.join()
 
-    def _new_watcher(self) -> Watcher:
+    def _new_watcher(self) -> LookupWatcher:
         path = with_query("/events", {"heartbeat": f"{HEARTBEAT:g}"})
-        return Watcher.over(
+        return LookupWatcher.over(
             self._transport,
             path,
             idle_timeout=IDLE_TIMEOUT,

@@ -17,7 +17,7 @@ from gaffer.schemas.lookup import (
 )
 from gaffer_client import composing
 from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
-from gaffer_client.eventsource import Watcher
+from gaffer_client.eventsource import LookupWatcher, Watcher
 from gaffer_client.live import HEARTBEAT, IDLE_TIMEOUT, WATCH_TIMEOUT, LiveLookup
 from gaffer_client.merge import Merged, View, bridged, merge
 from gaffer_client.panel import GRACE, LATE, Panel
@@ -146,7 +146,7 @@ class Lookup:
         path = with_query("/events", {"heartbeat": f"{HEARTBEAT:g}"})
         several = len(self._transports) > 1
         return [
-            Watcher.over(
+            LookupWatcher.over(
                 transport,
                 path,
                 idle_timeout=IDLE_TIMEOUT,

@@ -74,7 +74,9 @@ class RolloutWatch:
         """Judge a job that needed no rollout, or whose rollout was ended."""
         progress = readiness(info)
         if self._begun and progress.failure is None:
-            return progress._replace(done=False, failure=f"another command ended the {ROLLOUTS[self._kind]}")
+            return progress._replace(
+                done=False, failure=f"another command or a restart of the node ended the {ROLLOUTS[self._kind]}"
+            )
         return progress
 
 

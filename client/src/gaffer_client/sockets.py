@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from gaffer.http.authority import is_loopback
 from gaffer_client.errors import UntrustedServer
-from gaffer_client.transport import Transport, timed_out, tls_failed, unreachable
+from gaffer_client.transport import Transport, connection_lost, timed_out, tls_failed, unreachable
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -124,6 +124,8 @@ def translated_errors(url: str, timeout: float) -> Iterator[None]:
         raise tls_failed(url, error) from None
     except TimeoutError:
         raise timed_out(url, timeout) from None
+    except (ConnectionResetError, BrokenPipeError) as error:
+        raise connection_lost(url, (error.strerror or str(error)).lower()) from None
     except OSError as error:
         raise unreachable(url, (error.strerror or str(error)).lower()) from None
 

@@ -21,8 +21,8 @@ class ServerEvent(NamedTuple):
 class EventParser:
     """Parses events from chunks of bytes.
 
-    `last_event_id` is the value for the Last-Event-ID header to resume, or empty; `retry` is the reconnection delay in
-    seconds set by the server, or None.
+    `last_event_id` is the value for the Last-Event-ID header to resume, or empty; a server may set it without an event.
+    `retry` is the reconnection delay in seconds set by the server, or None.
     """
 
     def __init__(self, last_event_id: str = "", limit: int = MAX_EVENT) -> None:
@@ -32,7 +32,7 @@ class EventParser:
 
     def restart(self, last_event_id: str) -> None:
         """Start with a new connection: discard incomplete data of the previous one."""
-        self.last_event_id = last_event_id
+        self.last_event_id = self._id = last_event_id
         self._size = 0  # bytes of the current event
         self._line: list[bytes] = []  # the pieces of an incomplete line
         self._after_cr = False
@@ -73,6 +73,7 @@ class EventParser:
             self._size = 0
             event, data = self._event or "message", self._data
             self._event, self._data = "", []
+            self.last_event_id = self._id
             return ServerEvent(event, "\n".join(data), self.last_event_id) if data else None
         field, _, rest = line.partition(b":")
         if not field:  # a comment
@@ -85,7 +86,7 @@ class EventParser:
             case b"data":
                 self._data.append(value)
             case b"id" if "\0" not in value:
-                self.last_event_id = value
+                self._id = value
             case b"retry" if value.isascii() and value.isdecimal() and len(value) < 10:
                 self.retry = int(value) / 1000
         return None

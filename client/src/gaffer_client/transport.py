@@ -11,13 +11,24 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from gaffer_client.errors import InvalidURL, MalformedAnswer, NotFound, StatusError, TimedOut, Unreachable, status_error
+from gaffer_client.errors import (
+    ConnectionLost,
+    InvalidURL,
+    MalformedAnswer,
+    NotFound,
+    StatusError,
+    TimedOut,
+    Unreachable,
+    status_error,
+)
 
 T = TypeVar("T")
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_TIMEOUT = 30.0  # seconds
 MAX_ANSWER = 64 * 1024 * 1024
+_READS = ("GET", "HEAD")
+_TLS_END = "SSLEOFError"  # the connection ended without the end of TLS, as when the server was killed
 # All parsers must find the same host in a URL, or the key may go elsewhere: no backslash, and percent only for a scope.
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
 ABSENT: Final = object()
@@ -201,6 +212,7 @@ class Transport:
         self.allow_loopback = True  # whether connections may go to a loopback address
         self._make_sender = sender or _requests_sender
         self._sender: Sender | None = None
+        self._interrupted = False
 
     @property
     def url(self) -> str:
@@ -221,6 +233,7 @@ class Transport:
 
     def interrupt(self) -> None:
         """Abort the current request; thread-safe."""
+        self._interrupted = True
         if (sender := self._sender) is not None:
             sender.interrupt()
 
@@ -242,7 +255,8 @@ class Transport:
     ) -> Answer:
         """Send a request, with `document` as JSON or `body` unchanged, and return its 2xx response.
 
-        `deadline`, in monotonic seconds, can shorten the timeout.
+        `deadline`, in monotonic seconds, can shorten the timeout. A GET or HEAD whose connection is lost is sent once
+        more: a node that its keeper restarts answers it then.
 
         Raises the StatusError of any other status, and Unreachable without a response.
         """
@@ -253,9 +267,13 @@ class Transport:
         elif body is not None:
             headers["Content-Type"] = "application/octet-stream"
         exchange = self._new_exchange(deadline, confidential=holds_environment(document))
-        sender = self._opened()
         request = Request(method, with_query(path, query), headers, body, exchange, self.timeout)
-        answer = self._answer(sender, self._send(sender, request))
+
+        def ask() -> Answer:
+            sender = self._opened()
+            return self._answer(sender, self._send(sender, request))
+
+        answer = self._repeated(ask) if method in _READS else ask()
         if 200 <= answer.status < 300:
             return answer
         raise refusal(answer, self.url)
@@ -322,12 +340,32 @@ class Transport:
         Raises the same errors as `request`, for any status other than 200.
         """
         headers = {**headers, "Accept-Encoding": "identity"}
-        sender = self._opened()
         request = Request(method, path, headers, None, self._new_exchange(streams=True), idle_timeout)
-        reply = self._send(sender, request)
-        if reply.status == 200:
-            return Stream(reply, partial(_translated_errors, self.url, sender, idle_timeout))
-        raise refusal(self._answer(sender, reply), self.url)
+
+        def open_() -> Stream | Answer:
+            sender = self._opened()
+            reply = self._send(sender, request)
+            if reply.status == 200:
+                return Stream(reply, partial(_translated_errors, self.url, sender, idle_timeout))
+            return self._answer(sender, reply)
+
+        opened = self._repeated(open_) if method in _READS else open_()
+        if isinstance(opened, Stream):
+            return opened
+        raise refusal(opened, self.url)
+
+    def _repeated(self, ask: Callable[[], T]) -> T:
+        """Return the result of a request that changes nothing; repeat it once if the connection is lost."""
+        self._interrupted = False
+        try:
+            return ask()
+        except ConnectionLost as lost:
+            if self._interrupted:
+                raise
+            try:
+                return ask()
+            except Unreachable:
+                raise lost from None
 
     def _opened(self) -> Sender:
         self._sender = self._sender or self._make_sender(self)
@@ -442,18 +480,23 @@ def tls_failed(url: str, error: BaseException) -> Unreachable:
         "use --cacert for the CA that signed the server's certificate, and --certfile and --keyfile if the server "
         "requires a client certificate (in Python cacert=, certfile= and keyfile=)"
     )
-    return unreachable(url, f"TLS failed: {tls.explain(error) or error}", hint)
+    kind = ConnectionLost if type(error).__name__ == _TLS_END else Unreachable
+    return kind(f"can't reach {url}: TLS failed: {tls.explain(error) or error}", url=url, hint=hint)
+
+
+def connection_lost(url: str, why: str) -> ConnectionLost:
+    """Return the error for a server whose connection ended too early."""
+    return ConnectionLost(f"can't reach {url}: {why}", url=url)
 
 
 def _failure(url: str, cause: BaseException, timeout: float | None) -> Unreachable:
     """Return the error for the cause of a failed exchange."""
+    if type(cause).__name__ == _TLS_END:
+        return connection_lost(url, "the connection was closed")
     if type(cause).__module__ == "ssl":
         return tls_failed(url, cause)
     if isinstance(cause, TimeoutError):
         return timed_out(url, timeout)
-    if isinstance(cause, OSError) and cause.strerror:
-        positive = cause.errno is not None and cause.errno > 0
-        return unreachable(url, cause.strerror.lower() if positive else cause.strerror)
     from http.client import (
         BadStatusLine,
         IncompleteRead,
@@ -462,6 +505,12 @@ def _failure(url: str, cause: BaseException, timeout: float | None) -> Unreachab
     )  # imported by the sender already
 
     what = " ".join(str(cause).split()) or type(cause).__name__
-    if type(cause) in (BadStatusLine, LineTooLong, UnknownProtocol):
-        return unreachable(url, f"its response is not HTTP: {what}")
-    return unreachable(url, "the connection broke within the response" if isinstance(cause, IncompleteRead) else what)
+    if isinstance(cause, OSError) and cause.strerror:
+        positive = cause.errno is not None and cause.errno > 0
+        what = cause.strerror.lower() if positive else cause.strerror
+    elif isinstance(cause, IncompleteRead):
+        what = "the connection broke within the response"
+    elif type(cause) in (BadStatusLine, LineTooLong, UnknownProtocol):
+        what = f"its response is not HTTP: {what}"
+    lost = isinstance(cause, ConnectionResetError | BrokenPipeError | IncompleteRead)
+    return connection_lost(url, what) if lost else unreachable(url, what)

@@ -43,8 +43,8 @@ COMMANDS = (
         options=(_STREAM, Option("--no-newline", "do not end <data> with a newline")),
         details=f"""
             {_PROCESS_HELP} <data> is a line of text; - sends standard input up to its end, or on a terminal up to a
-            line with a single dot. The job must have `redirect_input`. On several nodes, each process of that name gets
-            the line.
+            line with a single dot. The job must have `redirect_input`. Each byte is written once, also if gafferd is
+            killed or upgraded meanwhile. On several nodes, each process of that name gets the line.
         """,
         examples=("send web.1 reload", "send 12 -", "send 12.control stop"),
         uses=_USES,
@@ -61,7 +61,8 @@ COMMANDS = (
         details=f"""
             {_PROCESS_HELP} The stream has to be redirected (`redirect_output`). Prints the output until the process
             ends. On a terminal, characters that could control it are replaced, unless --raw is given. `gaffer logs`
-            shows what the log files hold, also of earlier processes.
+            shows what the log files hold, also of earlier processes. A lost connection is reopened for a minute, and no
+            output is lost or repeated.
         """,
         examples=("recv web.1", "recv 12 err --tail=20", "recv 12.out --raw"),
         uses=_USES,
@@ -77,7 +78,8 @@ COMMANDS = (
         details=f"""
             {_PROCESS_HELP} Lines that are typed are sent to its input, and its output is shown, until it ends. Ctrl-C
             detaches and leaves it running; the end of input (Ctrl-D) ends sending only. On a terminal, characters that
-            could control it are replaced, unless --raw is given.
+            could control it are replaced, unless --raw is given. A lost connection is reopened for a minute, and
+            nothing is lost or repeated in either direction.
         """,
         examples=("attach console.1", "attach 12 --tail=20 --raw"),
         uses=_USES,

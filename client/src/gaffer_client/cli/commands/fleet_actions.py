@@ -47,8 +47,10 @@ def send(context: Context, args: Arguments, command: Command) -> int:
         name, slot = split_slot(word)
 
     def act(job: Job, member: Member, show: Show) -> Done:
+        from gaffer_client.cli import piping  # imports websockets
+
         process = process_of(context, job, slot)
-        process.send(text, args.text("--stream") or "stdin")
+        piping.write(process, args.text("--stream"), [text.encode()])
         return Done(f"sent to process {process.pid}", {"pid": process.pid})
 
     return carry_out(context, args, command, Order("send", [name], act))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gaffer.jobs.names import JobName, split_job_name
 from gaffer_client.cli.commands.logs import arrival_times, chosen_lines, chosen_logs, lines
-from gaffer_client.cli.commands.watching import details, heartbeat, kind_of, lost
+from gaffer_client.cli.commands.watching import details, gap_text, heartbeat, kind_of
 from gaffer_client.cli.config import Context
 from gaffer_client.cli.errors import CommandFailed, Exit, UsageError
 from gaffer_client.cli.members import ALL_JOBS, Choice, Failure, Tally, Target, failure_document
@@ -239,11 +239,11 @@ def events(context: Context, args: Arguments, command: Command) -> int:
     def open_(server: Server, name: str, feed: _Feed) -> Iterator[tuple[str, Any]]:
         pattern = f"proc.{JobName(*split_job_name(name)).display}" if name else "proc"
         watcher = server.get_watcher(pattern, heartbeat=interval, patient=True, on_open=feed.opened, on_lost=feed.lost)
-        for event, message, _ in watcher.events():
-            if event == "gap":
-                feed.note(lost(message))
+        for received in watcher.events():
+            if received.event == "gap":
+                feed.note(gap_text(received))
             else:
-                yield event, message
+                yield received.event, received.data
 
     def show(member: Member, name: str, found: tuple[str, Any]) -> None:
         event, message = found

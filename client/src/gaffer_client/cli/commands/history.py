@@ -180,7 +180,7 @@ def failure_of(action: str, end: ActionResult) -> str | None:
     if end.outcome == "timed_out":
         return f"action {action} timed out after {end.uptime:.1f} s"
     if end.outcome == "cancelled":
-        return f"action {action} was cancelled: the job was unloaded, or the node stopped"
+        return f"action {action} was cancelled: the job was unloaded, or the node was stopped or upgraded"
     return f"action {action} ended with {ending(end.exit_code, end.term_signal)}"
 
 

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gaffer.runtime.options import Option
 from gaffer_client.cli.config import Context
@@ -16,6 +16,9 @@ from gaffer_client.cli.table import Command
 from gaffer_client.errors import GafferClientError
 from gaffer_client.node import DEFAULT_HEARTBEAT, Server
 from gaffer_client.progress import ROLLOUTS
+
+if TYPE_CHECKING:
+    from gaffer_client.eventsource import Received
 
 _JOBS = "proc"  # the prefix of the events of jobs
 
@@ -40,9 +43,10 @@ def _follow(context: Context, args: Arguments, server: Server, pattern: str, tit
         heartbeat=heartbeat(args.text("--heartbeat")),
         on_lost=lambda error: _warn_lost(server.url, error),
     )
-    for event, message, _ in watcher.events():
+    for received in watcher.events():
+        event, message, _ = received
         if event == "gap":
-            warn(lost(message))
+            warn(gap_text(received))
         elif context.json:
             print_json_line(message)
         else:
@@ -54,10 +58,14 @@ def _follow(context: Context, args: Arguments, server: Server, pattern: str, tit
     return Exit.OK
 
 
-def lost(gap: Mapping[str, Any]) -> str:
-    """Return in words what a gap in a feed of events says."""
-    count = gap["to"] - gap["from"]
-    return f"{count} events were lost" if count else "gafferd was started again: events may be missing"
+def gap_text(gap: "Received") -> str:
+    """Return in words what an event `gap` reports."""
+    lost = gap.lost
+    if lost is None and not gap.id:
+        return "an unknown number of events may be missing: none had arrived yet, to resume after"
+    if lost is None:
+        return "the node was restarted: its events begin anew, and an unknown number of them may be missing"
+    return f"{lost} event{' was' if lost == 1 else 's were'} lost: they were read too slowly, or are no longer kept"
 
 
 def kind_of(event: str) -> str:
