@@ -51,6 +51,7 @@ def test_the_changes_of_one_lookup() -> None:
         node.identify("web1", id="e")
         node.ask("REGISTER_JOB", job_name="shop.web", seq=1)
         node.ask("REGISTER_PROCESS", job_name="shop.web", pid=4, seq=2, state="starting")
+        node.ask("REPORT", now=1, jobs={"shop.web": {"state": "backoff", "reason": "exited with 3\x1b"}})
         node.ask("UNREGISTER_JOB", job_name="shop.web", seq=3)
         node.ask("LEAVE")
         eventually(lambda: "remove_node" in watch.lines[-1])
@@ -58,6 +59,7 @@ def test_the_changes_of_one_lookup() -> None:
             "web1 | identify http://web1:5000 alive",
             "web1 | add_job shop.web",
             "web1 | add_process shop.web 4 starting",
+            "web1 | update_job shop.web backoff: exited with 3\ufffd",
             "web1 | remove_job shop.web",
             "web1 | remove_node http://web1:5000 left",
         ]

@@ -1,6 +1,7 @@
 """`gaffer --cluster`: commands on several nodes, against a real cluster of three nodes of which some fail."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -189,7 +191,7 @@ def test_nodes_are_chosen_by_name_id_and_label(gaffer: Commands, web: Cluster) -
 def test_jobs_of_all_nodes_are_listed(gaffer: Commands, web: Cluster) -> None:
     with web.server("node2") as server:
         server.load({"name": "db", "cmd": "sleep 1000", "numprocesses": 2}, "store")
-    eventually(lambda: "store.db" in gaffer("lookup:jobs").out)
+    eventually(lambda: re.search(r"store.db +running +2/2", gaffer("ps", "--cluster").out))
     ran = gaffer("ps", "--cluster")
     header, *rows = ran.out.splitlines()
     assert header.split() == ["NODE", "JOB", "STATE", "RUNNING", "RESTARTS", "CPU", "MEM", "DETAILS"]
@@ -199,6 +201,27 @@ def test_jobs_of_all_nodes_are_listed(gaffer: Commands, web: Cluster) -> None:
     document = json.loads(gaffer("ps", "--cluster", "--json").out)
     assert [node["node"] for node in document["nodes"]] == NAMES
     assert [[job["name"] for job in node["jobs"]] for node in document["nodes"]][1] == ["shop.web", "store.db"]
+
+
+def test_failing_jobs_are_listed_first_also_of_a_node_that_does_not_answer(gaffer: Commands, web: Cluster) -> None:
+    with web.server("node2") as server:
+        server.load({"name": "bad", "cmd": "sh -c 'exit 3'"}, "store")
+    why = "crash loop, .* exited with 3"
+    eventually(
+        lambda: re.search(f"node2 +store.bad +backoff +0/1 .*{why}.*; next start in", gaffer("ps", "--cluster").out)
+    )
+    eventually(
+        lambda: re.search(why, str(requests.get(f"{web.registry.url}/findJob?name=store.bad", timeout=10).json()))
+    )
+    assert gaffer("ps", "--cluster").out.splitlines()[1].split()[:2] == ["node2", "store.bad"]
+    with web.silent("node2"):
+        ran = gaffer("ps", "--cluster", "--timeout=0.5")
+        assert ran.status == 5
+        assert re.search(rf"node2 +store.bad +\w+ +[01]/1 +\? .*{why}.*; last heard .* ago$", ran.out.splitlines()[1])
+        assert re.search(r"node2 +shop.web +running +1/1 ", ran.out)
+        document = json.loads(gaffer("ps", "--cluster", "--json", "--timeout=0.5").out)
+        [silent] = [node for node in document["nodes"] if node["node"] == "node2"]
+        assert {job["name"]: job["expected"] for job in silent["announced"]} == {"shop.web": 1, "store.bad": 1}
 
 
 def test_a_node_that_is_gone_is_reported_and_the_others_do_it(gaffer: Commands, web: Cluster) -> None:

@@ -1,6 +1,7 @@
 """`gaffer start` with a companion: order, jobs that run once, essential ones, and files that are watched."""
 
 import re
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_a_process_in_back_off_is_shown_until_it_is_back(app: Path) -> None:
             assert re.fullmatch(r"in back-off, next start in \d\.\d s: .*the last process .*", mine[index + 1])
             assert mine[index + 2] == "spawn process with pid N"
         assert [line for line in mine if "back" in line][len(exits) :] == ["is back"]
+
+
+def test_a_pause_by_flapping_detection_is_shown_once(app: Path) -> None:
+    write(app, "web: exit 3\n", "jobs: {web: {flapping: [1, 1, 60, 5]}}\n")
+    with piped(app, "start") as process:
+        lines = [line[9:].rstrip() for line in until(process, "flapping")]
+        process.send_signal(signal.SIGINT)
+        rest = finished(process)[1]
+    assert lines[-1].startswith("web | flapping: 1 exits within 1 s, retry 1 of 5 after 60 s")
+    assert not [line for line in [*lines[:-1], *rest] if "next start" in line or "flapping" in line]
 
 
 def test_a_start_that_fails_is_followed_by_a_back_off(app: Path) -> None:

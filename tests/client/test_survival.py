@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -212,8 +211,8 @@ def test_how_many_events_a_gap_reports(start: int, end: int, id: str, lost: int 
     assert Received("gap", {"from": start, "to": end}, id).lost == lost
 
 
-def test_the_pid_of_another_process_is_no_place_to_resume(tmp_path: Path) -> None:
-    with gafferd(state_dir=tmp_path) as first, Server(first.url) as server:
+def test_the_pid_of_another_process_is_no_place_to_resume() -> None:
+    with gafferd() as first, Server(first.url) as server:
         process = started(server, "echo", **ECHO_JOB)
         with (
             following("gaffer", "-g", first.url, "recv", str(process.pid), "--tail=9") as recv,
@@ -223,11 +222,10 @@ def test_the_pid_of_another_process_is_no_place_to_resume(tmp_path: Path) -> Non
             eventually(lambda: recv.lines == ["old"])
             first.kill()
             with (
-                gafferd("--bind", f"127.0.0.1:{first.port}", state_dir=tmp_path) as second,
+                gafferd("--bind", f"127.0.0.1:{first.port}") as second,
                 Server(second.url) as again,
             ):
-                [pid] = eventually(lambda: again.get_job("echo").pids)
-                assert pid == process.pid
+                assert started(again, "echo", **ECHO_JOB).pid == process.pid
                 with pytest.raises(errors.NotFound, match="has ended"):
                     channel.write("new\n")
                 status, [text] = ended(recv)

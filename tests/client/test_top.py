@@ -85,7 +85,9 @@ def test_jobs_are_shown_live_and_keys_act_on_them(terminal: Tmux, node: Daemon) 
         terminal.shows("stopped", "0/3")
         job.start()
         terminal.shows("2/2")
-    terminal.shows("(by cpu)", "1 in backoff")
+    assert "shop.bad" in terminal.shows("(by state)", "1 in backoff").splitlines()[2]
+    terminal.type("o")
+    terminal.shows("(by cpu)")
     terminal.type("o", "o")
     assert "shop.bad" in terminal.shows("(by restarts)").splitlines()[2]
     terminal.type("q")
@@ -254,6 +256,28 @@ def test_the_selected_job_stays_selected_and_visible() -> None:
     assert board.press("r") is None
 
 
+def test_jobs_that_need_attention_come_first_and_then_those_that_use_most() -> None:
+    def listed(job: str, state: str, reason: str | None = None, **more: Any) -> Row:
+        numbers = {"running": 1, "max_processes": 1, "restarts": 3, "instances": [], "stats": None, **more}
+        info: Any = {"name": job, "state": state, "reason": reason, **numbers}
+        return Row.of("one", info)
+
+    stats = {"cpu": 9.0, "mem": 1.0}
+    waiting: Any = [{"pid": None, "state": "backoff", "retry_in": 6.04}, {"pid": None, "state": "backoff"}]
+    board = Board("cluster", several=False, colour=False, live=False)
+    rows = [
+        listed("s.idle", "running"),
+        listed("s.busy", "running", stats=stats),
+        listed("s.loop", "running", "crash loop, 3 times in a row"),
+        listed("s.back", "backoff", "it exited with 3", instances=waiting),
+        listed("s.dead", "failed", "given up"),
+    ]
+    board.update(rows, {})
+    lines = board.render(120, 8)[2:7]
+    assert [line.split()[0] for line in lines] == ["s.dead", "s.back", "s.loop", "s.busy", "s.idle"]
+    assert lines[1].rstrip().endswith("it exited with 3; next start in 6.0 s")
+
+
 def test_a_narrow_screen_shows_what_is_wrong_and_what_is_asked() -> None:
     board = Board("cluster", several=True, colour=False)
     why = "crash loop, 7 times in a row: the last process exited with 3 after 0.3 s"
@@ -265,7 +289,7 @@ def test_a_narrow_screen_shows_what_is_wrong_and_what_is_asked() -> None:
     assert not wide[-2].strip()
     assert board.render(80, 10)[-2:] == [
         why.ljust(80),
-        "q quit  r restart  s stop  l logs  o order  (by cpu)".ljust(80),
+        "q quit  r restart  s stop  l logs  o order  (by state)".ljust(80),
     ]
     assert board.render(40, 10)[-2:] == [why[:40], "q quit  r restart  s stop  l logs".ljust(40)]
     narrow = [line.rstrip() for line in board.render(20, 10)]

@@ -1,6 +1,7 @@
 """A picture of `gaffer top`; with `GAFFER_SCREENSHOTS=docs/_static`, the one in the README."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -80,7 +81,8 @@ def test_a_cluster_with_jobs_of_which_some_fail(tmp_path: Path, registry: Daemon
     with tmux(tmp_path, COLUMNS, ROWS, GAFFER_LOOKUPD=registry.url) as terminal:
         terminal.run(command_path("gaffer"), "top", "--cluster", "--interval", "0.5")
         terminal.shows("9 jobs", "backoff", "disabled until", "connection refused")
-        terminal.type("End")
+        eventually(lambda: re.search(r"shop\.worker +backoff", terminal.screen.splitlines()[3]))
+        terminal.type("Home", "Down")
         # Its reason is in full above the keys: no room is left for it in the table.
         terminal.shows("shop.worker on web1 backoff 0/1: crash loop")
         eventually(lambda: terminal.screen.count("starting") == 1)

@@ -100,6 +100,7 @@ SNAPSHOT = {
         ("add_job", {"node": node(id="b"), "job_name": "s.j"}),
         ("remove_job", {"node": node(), "job_name": "s.other"}),
         ("add_job", {"node": node()}),
+        ("update_job", {"node": node(), "job_name": "s.other", "state": "failed", "reason": None, "expected": 1}),
         ("add_process", {"node": node(), "job_name": "s.other", "pid": 1, "state": "ready", "endpoints": []}),
         ("remove_process", {"node": node(), "job_name": "s.j", "pid": 2, "state": "ready", "endpoints": []}),
         ("remove_process", {"node": node(), "job_name": "s.j", "pid": "1", "state": "ready", "endpoints": []}),
@@ -112,6 +113,19 @@ def test_events_that_can_not_be(event: str, message: Any) -> None:
     topology.handle("snapshot", SNAPSHOT)
     with pytest.raises(OutOfStep, match=event):
         topology.handle(event, message)
+
+
+def test_states_of_a_snapshot_last_until_they_change() -> None:
+    topology = Topology()
+    state = {"state": "backoff", "reason": "why", "expected": 1}
+    topology.handle("snapshot", {**SNAPSHOT, "nodes": [{**SNAPSHOT["nodes"][0], "states": {"s.j": state}}]})  # type: ignore
+    [source] = topology.view("u").jobs["s.j"]
+    assert (source["state"], source["reason"], source["expected"]) == ("backoff", "why", 1)
+    assert "states" not in source["node_info"]
+    topology.handle("remove_job", {"node": node(), "job_name": "s.j"})
+    topology.handle("add_job", {"node": node(), "job_name": "s.j"})
+    [source] = topology.view("u").jobs["s.j"]
+    assert (source["state"], source["reason"], source["expected"]) == (None, None, None)
 
 
 def test_events_of_later_versions_and_of_strangers_change_nothing() -> None:

@@ -128,17 +128,20 @@ def test_a_node_that_is_started_again() -> None:
     with gafferd() as first:
         port = first.port
         with Server(first.url) as server, watching(server, "create") as watch:
+            server.load({"name": "once", "cmd": "sleep 1000"})
+            eventually(lambda: watch.lines)
             first.stop()
             with gafferd("--bind", f"127.0.0.1:{port}"):
                 eventually(lambda: followers(server) == 1)
                 server.load({"name": "again", "cmd": "sleep 1000"})
-                eventually(lambda: watch.lines)
+                eventually(lambda: len(watch.lines) == 2)
                 status, stderr = watch.interrupt()
-    assert texts(watch.lines) == ["again | create again"]
+    assert texts(watch.lines) == ["once | create once", "again | create again"]
     assert status == 130
     *lost, missing = stderr.splitlines()
     assert all(line.startswith("warning: ") and line.endswith("; reconnecting") for line in lost)
-    assert missing == "warning: an unknown number of events may be missing: none had arrived yet, to resume after"
+    begins_anew = "its events begin anew, and an unknown number of them may be missing"
+    assert missing == f"warning: the node was restarted: {begins_anew}"
 
 
 def test_mistakes(gafferctl: Commands, closed: str) -> None:

@@ -24,7 +24,9 @@ def node(name: str = "web1", **more: Any) -> AgedNodeInfo:
     return {**info, "status": "alive", "age_ms": 300, "draining": False, "conflict": False, **more}  # type: ignore
 
 
-def source(info: AgedNodeInfo, *pids: int, state: ProcessState = "ready") -> JobSource:
+def source(
+    info: AgedNodeInfo, *pids: int, state: ProcessState = "ready", job: str | None = None, reason: str | None = None
+) -> JobSource:
     return {
         "name": info["name"],
         "pids": list(pids) if state != "draining" else [],
@@ -32,6 +34,9 @@ def source(info: AgedNodeInfo, *pids: int, state: ProcessState = "ready") -> Job
         "age_ms": 300,
         "node_info": info,
         "processes": [{"pid": pid, "state": state, "endpoints": []} for pid in pids],
+        "state": job,
+        "reason": reason,
+        "expected": None if job is None else 1,
     }
 
 
@@ -132,6 +137,17 @@ WELL = view("one", source(WEB1, 1, 2))
                 "web1 reports that the job is in backoff: it crashes",
             ],
             id="it crashes",
+        ),
+        pytest.param(
+            [view("one", source(WEB1, job="backoff", reason="it crashes"))],
+            {},
+            [Report(WEB1, error="timed out")],
+            [
+                "web1 has the job, but no process in service",
+                "web1 announced that the job is in backoff: it crashes",
+                "web1 did not respond: timed out",
+            ],
+            id="it crashes, as its node announced",
         ),
         pytest.param(
             [view("one", source(WEB1, 1))],
@@ -313,7 +329,7 @@ def test_all_is_well(gaffer: Commands, registries: list[Daemon], node_: Daemon) 
     ran = gaffer("-L", f"{one},{two}", "why", "shop.web")
     assert (ran.status, ran.err) == (0, "")
     lines = ran.out.splitlines()
-    assert lines[0].split() == ["NODE", "ACCORDING", "TO", "STATE", "AGE", "PROCESSES"]
+    assert lines[0].split() == ["NODE", "ACCORDING", "TO", "STATE", "AGE", "JOB", "PROCESSES"]
     assert sorted(line.split()[:3] for line in lines[1:3]) == sorted([["web1", one, "alive"], ["web1", two, "alive"]])
     assert all(line.endswith("1 ready") for line in lines[1:3])
     assert lines[5].split() == ["web1", node_.url, "running:", "1"]

@@ -64,7 +64,7 @@ def test_nodes_and_jobs_appear_change_and_leave(page: Page, tmp_path: Path) -> N
             requests.post(f"{node.url}/jobs/shop", json={"name": "web", "cmd": "sleep 1000"}, timeout=10)
             line.locator("td[data-label^=job] a", has_text="1").click()
             job = page.locator("tbody tr", has_text="shop.web")
-            expect(job.locator(".state")).to_have_text("ready")
+            expect(job.locator(".state")).to_have_text("running")
             page.get_by_role("link", name="Events").click()
             timeline = page.locator(".timeline")
             expect(timeline).to_contain_text("joined")

@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import msgspec
 import pytest
 
 from gaffer.jobs.exits import ExitRecord
-from gaffer.jobs.recorder import Recorder
+from gaffer.jobs.recorder import Past, Recorder
 from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
 from gaffer.manager import Manager
@@ -176,3 +178,68 @@ def test_survivors_of_a_job_that_no_longer_exists_are_ended_before_its_name_is_u
         assert (message["os_pid"], message["stopped"]) == (left.os_pid, True)
         manager.stop_job("j")
         eventually(lambda: not manager.running)
+
+
+def test_no_process_gets_the_id_of_an_exit_that_is_remembered() -> None:
+    past = {"default.j": Past(exits=[ExitRecord(pid, 1, 3, 0, "exited", 1.0, 0.0) for pid in (7, 6)])}
+    with running_manager(past=past) as manager:
+        manager.load(ProcessConfig("j", "sleep 1000"))
+        eventually(lambda: list(manager.running) == [8])
+        assert [each["pid"] for each in manager.exits("j")] == [7, 6]
+
+
+def test_exits_of_survivors_that_are_stored_already_are_not_counted_again_and_keep_their_order() -> None:
+    config = ProcessConfig("j", "sleep 1000", backoff=1000, backoff_max=1000)
+    with subprocess.Popen("true") as gone:
+        gone.wait()
+    survivors, exits = [], []
+    for pid in (2, 1):  # the second one has replaced the first
+        record = ProcessRecord(pid, "default.j", 1, gone.pid, gone.pid, 1, procfs.boot_id(), f"n:{pid}", 30.0, False)
+        kept = msgspec.structs.replace(
+            record, definition=config.launch_digest, restarts=pid - 1, spawned_at=time.monotonic()
+        )
+        survivors.append(Survivor(kept, exited=True, status=3 << 8))
+        exits.append(ExitRecord(pid, 1, 3, 0, "exited", 0.1, 0.0, restarts=pid - 1))
+    manager = Manager(new_loop(), survivors=survivors, past={"default.j": Past(exits=exits, restarts=2)})
+    manager.start()
+    manager.load(config)
+    manager.adopt()
+    assert [each["pid"] for each in manager.exits("j")] == [2, 1]
+    assert (manager.info("j")["restarts"], manager.info("j")["state"]) == (2, "backoff")
+    manager.stop()
+    manager.run()
+    manager.loop.close()
+
+
+class Parent:
+    """What is said to be the parent of survivors."""
+
+    connected = True
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.report: Callable[[int | None, float | None], object] | None = None
+
+    def watch(self, os_pid: int, callback: Callable[[int | None, float | None], object]) -> None:
+        self.report = callback
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_group_of_one_that_has_exited_is_ours_only_while_its_parent_holds_it(tmp_path: Path, holds: bool) -> None:
+    config = CONFIG.replace(cmd="/bin/sh", args=["-c", DEAF_CHILD], cwd=str(tmp_path))
+    with left_by_a_manager(config) as left:
+        eventually((tmp_path / "up").exists)
+        stat = procfs.read_stat(left.os_pid)
+        assert stat is not None
+        parent, config = Parent(stat.ppid if holds else stat.pid), config.replace(detach=False)
+        record = msgspec.structs.replace(left, detach=False, definition=config.launch_digest)
+        with running_manager(survivors=[Survivor(record, {}, parent)]) as manager:
+            manager.load(config)
+            process = eventually(lambda: manager.running.get(left.pid))
+            report = eventually(lambda: parent.report)
+            assert process.pins_group
+            os.kill(left.os_pid, signal.SIGKILL)
+            manager.loop.call_soon_threadsafe(report, signal.SIGKILL, None)
+            eventually(lambda: process.exit_status is not None)
+            assert process.pins_group is holds
+        assert not [pid for pid in procfs.all_pids() if is_member(pid, record.pgid)]

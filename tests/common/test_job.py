@@ -504,7 +504,10 @@ def test_an_adopted_process_counts_as_the_one_of_its_slot() -> None:
     job = job_of(numprocesses=2, detach=True)
     book = play(job) >> ev.Adopted(7, RECORD, age=50.0) << ev.Adopt(7, RECORD)
     book = book << ev.Publish("adopt", 7, {"os_pid": RECORD.os_pid}) << ev.Publish("ready", 7)
-    book = up(book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start") << ev.Spawn(1, slot=1), 1)
+    book = up(
+        book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start", data={"adopted": True}) << ev.Spawn(1, slot=1),
+        1,
+    )
     book = book >> ev.Exited(7, None, None) << ev.Publish("exit", 7, ANY)
     assert empties(book << terminate(7), 7) << ev.Spawn(2, slot=2)
     assert job.last_exit is not None

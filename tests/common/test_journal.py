@@ -174,26 +174,37 @@ async def test_a_journal_that_can_not_be_used_is_left() -> None:
     assert (ring.read(0).data, ring.closed) == (b"data", True)
 
 
-async def test_an_adopted_input_goes_on_with_what_was_accepted() -> None:
+def socket_pair() -> tuple[int, int]:
+    """A socket to read and one to write."""
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
+
+
+@pytest.mark.parametrize(("pair", "dropped"), [(os.pipe, ["name"]), (socket_pair, [])], ids=["pipe", "socket"])
+async def test_an_adopted_input_goes_on_with_what_was_accepted(
+    pair: Callable[[], tuple[int, int]], dropped: list[str]
+) -> None:
     loop, holder = asyncio.get_running_loop(), Holder()
-    reading, writing = os.pipe()
+    reading, writing = pair()
     os.set_blocking(writing, False)
-    first = Input(loop, os.dup(writing), holder)
-    first.write(b"x" * 100_000)
-    assert first.accepted == 100_000
-    assert 0 < first.delivered < 100_000
+    first = Input(loop, os.dup(writing), holder, name="name")
+    sent = random.Random(1).randbytes(900_000)
+    first.write(sent[:-10])
+    assert first.accepted == 899_990
+    assert 0 < first.delivered < 899_990
+    delivered = first.delivered
     first.release()
     assert holder.dropped == []
-    second = Input(loop, writing, holder, adopted=holder.held["stdin.journal"])
-    assert (second.accepted, second.delivered) == (100_000, 65536)
-    second.write(b"y" * 10)
+    second = Input(loop, writing, holder, name="name", adopted=holder.held["name.journal"])
+    assert (second.accepted, second.delivered) == (899_990, delivered)
+    second.write(sent[-10:])
     found = b""
-    while len(found) < 100_010:
+    while len(found) < 900_000:
         found += await asyncio.to_thread(os.read, reading, 65536)
-    assert found == b"x" * 100_000 + b"y" * 10
-    await eventually_async(lambda: second.delivered == 100_010)
+    assert found == sent
+    await eventually_async(lambda: second.delivered == 900_000)
     second.close()
-    assert holder.dropped == ["stdin"]
+    assert holder.dropped == dropped
     os.close(reading)
 
 

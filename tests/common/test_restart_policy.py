@@ -328,3 +328,21 @@ def test_a_restart_ends_a_pause_for_flapping() -> None:
     assert not system.alive
     system.tell(ev.RestartRequested())
     assert len(system.alive) == 1
+
+
+def test_when_a_slot_starts_again_after_failures() -> None:
+    system = System(startsecs=1.0)
+    system.tell(START)
+    slot = system.job.slots[1]
+    assert system.job.retry_at(slot) is None
+    system.die()
+    assert system.job.retry_at(slot) == system.timers["backoff", 1] > system.now
+    system.advance(1.0)
+    assert system.job.retry_at(slot) is None
+    system = System(flapping=FlappingInfo(attempts=1, window=60, retry_in=7, max_retry=5))
+    system.tell(START)
+    system.die()
+    slot = system.job.slots[1]
+    assert (system.job.phase, system.job.retry_at(slot)) == (Phase.HELD, system.now + 7)
+    system.tell(ev.StopRequested())
+    assert system.job.retry_at(slot) is None

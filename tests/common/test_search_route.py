@@ -64,9 +64,11 @@ async def test_jobs_with_their_numbers(node: HttpNode) -> None:
         "active": True,
         "running": 2,
         "max_processes": 2,
+        "expected": 2,
         "processes": web["processes"],
         "restarts": 0,
         "next_run": None,
+        "retry_in": None,
         "last_exit": None,
     }
     assert (cron["state"], cron["uptime"], cron["cpu"], cron["memory"]) == ("stopped", None, None, None)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,8 +23,8 @@ from gaffer.errors import BadRequest
 from gaffer.jobs.names import JobName, split_job_name
 from gaffer.process import ProcessConfig
 from gaffer.schemas.history import new_entry
-from gaffer.schemas.messages import MAX_NODE_JOBS, node_id
-from gafferd.announce.announcer import DRAIN_TIMEOUT, Announcer
+from gaffer.schemas.messages import MAX_NODE_JOBS, MAX_REPORTED_JOBS, node_id
+from gafferd.announce.announcer import DRAIN_TIMEOUT, STATES_INTERVAL, Announcer
 from gafferd.announce.link import DEFAULT_WINDOW, MAX_WINDOW, OUTBOX_LIMIT, Link, reconnect_delay, websocket_url
 from gafferd.state.identity import MAX_INCARNATION, Identity
 from support.daemons import Daemon, gafferd, lookupd
@@ -276,11 +277,24 @@ class JobIndex:
         self.callbacks: list[Callable[[], object]] = []
         self.listeners: list[Callable[[JobName], object]] = []
         self.asked: list[set[str] | None] = []
+        self.states: dict[str, SimpleNamespace] = {}
 
     def announced(self, among: Collection[JobName] | None = None) -> dict[str, dict[int, SimpleNamespace]]:
         asked = None if among is None else set(map(str, among))
         self.asked.append(asked)
         return {job: pids for job, pids in self.table.items() if asked is None or job in asked}
+
+    def announced_states(self, among: Collection[JobName] | None = None) -> dict[JobName, SimpleNamespace]:
+        names = self.states if among is None else [str(name) for name in among if str(name) in self.states]
+        return {JobName(*split_job_name(name)): self.states[name] for name in names}
+
+    def state(self, job: str, state: str, reason: str | None = None, expected: int = 1) -> None:
+        """Have this state of a job of the session s."""
+        self.states[f"s.{job}"] = SimpleNamespace(state=state, reason=reason, expected=expected)
+        for listener in self.listeners:
+            listener(JobName("s", job))
+        for callback in self.callbacks:
+            callback()
 
     def on_job_change(self, callback: Callable[[JobName], object]) -> None:
         self.listeners.append(callback)
@@ -847,3 +861,81 @@ async def test_a_refused_report_ends_no_connection() -> None:
         tables.set(web=[1])
         await eventually_async(lambda: "REGISTER_PROCESS" in lookup.types())
         assert (len(reports(lookup)), len(lookup.connections)) == (1, 1)
+
+
+def told(lookup: OtherLookupd) -> list[dict[str, Any]]:
+    """The states of jobs that each report has."""
+    return [jobs for report in reports(lookup) if (jobs := report.get("jobs"))]
+
+
+async def test_a_crash_loop_is_reported_at_most_once_a_second() -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        return {**WELCOME, "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        tables.set(web=[], db=[])
+        tables.state("db", "running")
+        began, reason = time.monotonic(), ""
+        for crashes in range(300):
+            reason = f"crash loop, {crashes} times in a row"
+            tables.state("web", "starting" if crashes % 2 else "backoff", reason)
+            await asyncio.sleep(0.001)
+        tables.state("web", "backoff", reason)
+        last = {"state": "backoff", "reason": reason, "expected": 1}
+        await eventually_async(lambda: bool(told(lookup)) and told(lookup)[-1].get("s.web") == last)
+        assert len(told(lookup)) <= (time.monotonic() - began) / STATES_INTERVAL + 2
+        assert sum("s.db" in jobs for jobs in told(lookup)) == 1
+
+
+async def test_states_are_reported_again_when_a_lookupd_has_lost_them() -> None:
+    resync = [False]
+
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        if message["type"] == "PING" and resync[0]:
+            resync[0] = False
+            return {**OK, "resync": True}
+        return {**WELCOME, "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    def states() -> list[str]:
+        return [jobs["s.web"]["state"] for jobs in told(lookup) if "s.web" in jobs]
+
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        tables.set(web=[])
+        tables.state("web", "failed", "given up")
+        await eventually_async(lambda: states() == ["failed"])
+        resync[0] = True
+        await eventually_async(lambda: states() == ["failed"] * 2)
+        assert lookup.types().index("REPORT", lookup.types().index("SNAPSHOT", 2)) > 2
+        tables.set()
+        tables.set(web=[])  # the lookupd has forgotten the job in between
+        tables.state("web", "failed", "given up")
+        await eventually_async(lambda: states() == ["failed"] * 3)
+
+
+async def test_more_jobs_than_a_report_takes_are_several_reports() -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        return {**WELCOME, "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    async with other_lookupd(answer) as lookup:
+        announcer, tables = make_announcer(lookup.url), JobIndex()
+        for number in range(MAX_REPORTED_JOBS + 1):
+            tables.state(f"j{number}", "running")
+        announcer.start(asyncio.get_running_loop(), tables)
+        await eventually_async(lambda: [len(jobs) for jobs in told(lookup)] == [MAX_REPORTED_JOBS, 1])
+        await announcer.stop()
+
+
+async def test_a_crash_loop_that_ends_without_an_event_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(message: dict[str, Any]) -> dict[str, Any]:
+        return {**WELCOME, "reports": True} if message["type"] == "IDENTIFY" else OK
+
+    monkeypatch.setattr("gafferd.announce.announcer.STATES_REVIEW", 0.2)
+    async with other_lookupd(answer) as lookup, announcing(lookup.url) as (announcer, tables):
+        await connected(announcer)
+        tables.state("web", "running", "crash loop, 3 times in a row")
+        await eventually_async(lambda: len(told(lookup)) == 1)
+        tables.states["s.web"] = SimpleNamespace(state="running", reason=None, expected=1)
+        await eventually_async(lambda: len(told(lookup)) == 2)
+        assert told(lookup)[1]["s.web"] == {"state": "running", "reason": None, "expected": 1}

@@ -23,6 +23,7 @@ from support.survival import (
     kept_node,
     ping,
     serve_below_tostop,
+    without_gafferd,
     writers,
 )
 
@@ -122,6 +123,23 @@ def test_it_brings_its_own_settings(tmp_path: Path) -> None:
             assert len(other.running("more", 1)) == 1
             with pytest.raises(OSError, match="refused"):
                 ping(node.url)
+
+
+def test_without_gafferd_sigterm_ends_whole_trees(tmp_path: Path) -> None:
+    script, config = tmp_path / "tree.sh", tmp_path / "gafferd.ini"
+    script.write_text("trap '' TERM\nsleep 1000 &\nsetsid sleep 1000 &\ntrap - TERM\nsleep 1000 & wait\n")
+    config.write_text("[gaffer]\n")
+    with orphan(tmp_path) as node:
+        node.load({"name": "tree", "cmd": f"sh {script}", "graceful_timeout": 0.5})
+        [leader] = node.running("tree", 1)
+        children = eventually(lambda: len(found := psutil.Process(leader.os_pid).children()) == 3 and found)
+        kill_keeper(node)
+        with gafferd("--keeper", str(config), state_dir=node.state) as keeper:
+            other = Node(keeper, node.state)
+            assert other.instances("tree") == [leader]
+            with without_gafferd(other, config):
+                keeper.stop()  # what the gafferd before it had started is of process 1 now
+                assert [each.pid for each in children if each.is_running()] == []
 
 
 def test_in_the_background(tmp_path: Path) -> None:

@@ -333,11 +333,11 @@ def test_a_gafferd_that_survives_sigabrt_is_killed() -> None:
         assert above.gafferd().dump().fields["LAST"] == f"gafferd (pid {gafferd.pid}) was killed by signal 9"
 
 
-@pytest.mark.parametrize("broken", [True, False])
-def test_without_a_working_gafferd_sigterm_ends_whole_groups(broken: bool) -> None:
+@pytest.mark.parametrize("successor_is", ["broken", "starting", "hanging"])
+def test_without_a_working_gafferd_sigterm_ends_whole_groups(successor_is: str) -> None:
     with kept() as above:
         gafferd = above.gafferd()
-        gafferd.send("READY=1")
+        gafferd.send("READY=1\nWATCHDOG=1")
         stubborn = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(1000)"
         heeds = "import os, time; os.fork(); time.sleep(1000)"
         pids = [gafferd.python(stubborn), gafferd.python(heeds)]
@@ -346,12 +346,14 @@ def test_without_a_working_gafferd_sigterm_ends_whole_groups(broken: bool) -> No
             register(gafferd, pid, f"j{pid}", timeout)
             members += [pid, *eventually(lambda pid=pid: children(pid))]  # type: ignore[misc]
         gafferd.dump()
-        if broken:
+        if successor_is == "broken":
             above.script.unlink()
             gafferd.kill()
             eventually(lambda: "starting it again in 0.2 s" in above.messages.read_text())
         else:
-            successor(above, gafferd)  # it is starting, and knows nothing of them yet
+            other = successor(above, gafferd)  # it knows nothing of them yet
+            if successor_is == "hanging":
+                other.do("signal.signal(signal.SIGTERM, signal.SIG_IGN)")
         above.signal(signal.SIGTERM)
         assert above.wait() == 0
         assert len(members) == 4

@@ -58,7 +58,6 @@ def sent(core: Core, text: str, *descriptors: int) -> list[tuple[bytes, tuple[in
         (["READY=1"], [TERM], 1 << 8, 1),
         (["READY=1"], [TERM], TERM, 0),
         ([], [INT], INT, 130),
-        (["READY=1"], [TERM], KILL, 128 + KILL),
         (["READY=1"], [TERM], 75 << 8, 0),
     ],
 )
@@ -166,7 +165,45 @@ def test_the_watchdog() -> None:
     )
 
 
-def test_a_gafferd_that_is_starting_has_no_watchdog() -> None:
+def test_a_gafferd_that_starts_again_has_more_time_for_a_beat() -> None:
+    core, story = running("READY=1\nWATCHDOG=2")
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    core.handle(TICK, 100.0)
+    story = story >> ("started", 51) << nothing >> wait(59) >> TICK << nothing >> datagram("BEAT=1") << nothing
+    story = story >> wait(59) >> TICK << nothing >> wait(1) >> TICK
+    hangs = "gafferd (pid 51) has been hanging for 60 s while it starts: replacing it"
+    assert story << [("log", hangs), ("kill", 51, ABRT), ("kill", 51, CONT)] >> wait(2) >> TICK << [("kill", 51, KILL)]
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_gafferd_that_hangs_while_it_starts_is_ended_soon_after_a_signal(again: bool) -> None:
+    core, story = running("CHILD=61 a")
+    if again:
+        core.handle(datagram("READY=1"), 100.0)
+        core.handle(("exited", 50, SIGNALLED), 100.0)
+        core.handle(TICK, 100.0)
+        core.handle(("started", 50), 100.0)
+    hangs = "gafferd (pid 50) has been hanging for 10 s while it starts: ending it"
+    assert (
+        story
+        >> ("signal", TERM)
+        << [("kill", 50, TERM)]
+        >> wait(9)
+        >> TICK
+        << nothing
+        >> wait(1)
+        >> TICK
+        << [("log", hangs), ("kill", 50, ABRT), ("kill", 50, CONT)]
+        >> ("exited", 50, ABRT)
+        << ended("", [("log", "gafferd (pid 50) was killed by signal 6 while it was ending")])
+        << [("log", "ending 1 processes without gafferd"), ("killpg", 61, TERM), ("killpg", 61, CONT)]
+        >> ("exited", 61, TERM)
+        >> ("left", set(), {})
+        << [("reap", 61), ("exit", 0)]
+    )
+
+
+def test_a_gafferd_that_is_started_first_has_no_watchdog() -> None:
     core, story = running("BEAT=1")
     assert core.deadline() is None
     assert story >> wait(1000) >> TICK << nothing
@@ -261,6 +298,17 @@ def test_members_that_have_left_their_group_are_ended_too() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("signals", "status"), [(["STOPPING=1"], 128 + KILL), (["STOPPING=1\nSTATUS=7"], 7), ([TERM], 0)]
+)
+def test_a_gafferd_that_is_killed_while_it_ends(signals: list[Any], status: int) -> None:
+    core, story = running("READY=1")
+    for each in signals:
+        core.handle(("signal", each) if each == TERM else datagram(each), 100.0)
+    killed = ("log", "gafferd (pid 50) was killed by signal 9 while it was ending")
+    assert story >> ("exited", 50, KILL) << ended("", [killed, ("exit", status)])
+
+
 def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
     core, story = running("READY=1", "CHILD=61 a 30")
     for number in (TERM, INT):
@@ -268,12 +316,12 @@ def test_a_second_signal_before_gafferd_has_ended_counts_too() -> None:
     assert (
         story
         >> ("exited", 50, SIGNALLED)
-        << [("reap", 50), ("hangup",), ("check",), ("log", "ending 1 processes without gafferd")]
-        << [("killpg", 61, TERM), ("killpg", 61, CONT)]
+        << ended("", [("log", "gafferd (pid 50) was killed by signal 9 while it was ending")])
+        << [("log", "ending 1 processes without gafferd"), ("killpg", 61, TERM), ("killpg", 61, CONT)]
         << [("log", "killing process 61: it ignored signal 15"), ("killpg", 61, KILL)]
         >> ("exited", 61, KILL)
         >> ("left", set(), {})
-        << [("reap", 61), ("exit", 128 + KILL)]
+        << [("reap", 61), ("exit", 130)]
     )
 
 
@@ -427,6 +475,17 @@ def test_a_gafferd_that_is_back_within_a_second_finds_the_output_in_the_pipes() 
     core.handle(("started", 51), 100.1)
     core.handle(datagram("DUMP=1"), 100.9)
     assert play(core, 200.0) >> TICK << nothing >> datagram("READY=1") << nothing
+
+
+def test_starts_that_fail_do_not_put_off_the_keeping_of_output() -> None:
+    core, _ = running("READY=1", "CHILD=61 a")
+    core.handle(datagram("FDSTORE=1\nFDNAME=a/stdout", 7), 100.0)
+    core.handle(("exited", 50, SIGNALLED), 100.0)
+    for pid, now in ((51, 100.1), (52, 100.6)):
+        core.handle(TICK, now)
+        core.handle(("started", pid), now)
+        core.handle(("exited", pid, 2 << 8), now + 0.2)
+    assert ("keep", (("a/stdout", 7, None),)) in core.handle(TICK, 101.0)
 
 
 def test_output_is_read_while_processes_end_without_gafferd() -> None:

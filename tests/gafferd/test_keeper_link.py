@@ -7,12 +7,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
+from gaffer.jobs.recorder import Recorder
+from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
+from gaffer.processes import procfs
+from gafferd.keeping.kept import KeptProcesses
 from gafferd.keeping.link import KeeperLink, KeptChild
 from support.kept import Directed, Kept, is_gone, kept, pipe
 from support.poll import eventually
@@ -120,6 +126,35 @@ def test_a_kept_process_that_exits_is_reported_once_and_reaped_later() -> None:
         assert seen == [(pid, TERM)]
 
 
+@pytest.mark.expects_errors("started again by the keeper")
+def test_an_exit_between_the_dump_and_the_adoption_is_reported() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        pid = gafferd.spawn("sleep", "1000")
+        record = ProcessRecord(7, "default.j", 1, pid, pid, 0, procfs.boot_id(), "node:7", 5.0, False)
+        with linked(above, gafferd) as link:
+            link.register(pid, "7", 5, TERM, msgspec.json.encode(record).decode(), {})
+        gafferd.kill()
+        with linked(above, above.gafferd()) as link:
+            processes = KeptProcesses(link, Recorder(), lambda callback: None)
+            [survivor] = processes.survivors()
+            assert not survivor.exited
+            seen: list[int | None] = []
+            report = link.on_exit
+
+            def adopt_now(*exited: Any) -> None:
+                report(*exited)
+                adopt = partial(processes.watch, pid, lambda status, exited_at: seen.append(status))
+                asyncio.get_running_loop().call_soon(adopt)
+
+            link.on_exit = adopt_now
+            with running(link) as until:
+                os.kill(pid, signal.SIGTERM)
+                until(lambda: seen)
+        assert seen == [TERM]
+
+
 STRANGERS = 2**22  # no pid is larger
 
 
@@ -158,6 +193,18 @@ def test_what_a_stopped_keeper_misses_it_is_told_later() -> None:
             for descriptor in child.descriptors.values():
                 assert os.fstat(descriptor).st_ino == os.fstat(reader).st_ino
                 os.close(descriptor)
+
+
+def test_a_stopped_keeper_shows_although_nothing_changes() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        with linked(above, gafferd, 0.5) as link, running(link) as until:
+            link.ready()
+            above.signal(signal.SIGSTOP)
+            error = until(lambda: link.state["error"])
+            assert error.startswith(f"the keeper (pid {above.pid}) has not read for ")
+            above.signal(signal.SIGCONT)
+            until(lambda: link.state["error"] is None)
 
 
 def test_more_descriptors_than_a_message_has_room_for() -> None:

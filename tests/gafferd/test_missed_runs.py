@@ -57,3 +57,17 @@ def test_a_run_is_not_made_up_for_unless_asked_and_missed(tmp_path: Path, ago: f
         assert info["next_run"] > time.time() + HOUR / 8
         assert info["last_exit"] is None
         node.stop()
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_intervals_are_counted_on_over_a_restart(tmp_path: Path, ran: bool) -> None:
+    state, config = tmp_path / "state", tmp_path / "gafferd.ini"
+    if ran:
+        remember(state, time.time() - HOUR / 4)
+    config.write_text("[process:tick]\ncmd = echo run\nevery = 1h\n")
+    found = []
+    for _ in range(2):
+        with gafferd(str(config), state_dir=state) as node:
+            found.append(requests.get(f"{node.url}/jobs/default/tick", timeout=10).json()["next_run"])
+            node.stop()
+    assert abs(found[0] - found[1]) < 0.1

@@ -23,6 +23,8 @@ from gafferd.state.directory import Node, StateDir
 from support.daemons import Daemon, gafferd
 from support.needs import needs_pidns
 from support.poll import eventually
+from support.survival import Node as KeptNode
+from support.survival import without_gafferd
 
 Spawn = Callable[..., subprocess.Popen[bytes]]
 
@@ -146,10 +148,29 @@ def test_processes_that_write_to_files_go_on(tmp_path: Path, policy: str, keeper
             assert [job for job in JOBS if before[job] == after[job]] == adopted
             assert all(procfs.read_stat(before[job]) is None for job in JOBS if job not in adopted)
             assert procfs.read_stat(before[adopted[0]]) is not None
+            for job in JOBS:
+                exits = requests.get(f"{second.url}/jobs/default/{job}/exits", timeout=TIMEOUT).json()["exits"]
+                found = [(each["exit_code"], each["term_signal"], each["reason"]) for each in exits]
+                assert found == ([] if job in adopted else [(None, None, "unknown")])
             if policy == "adopt":
                 second.wait_for_line("of default.piped is not adopted: its standard error was not a file")
                 second.wait_for_line("of default.input is not adopted: its standard input was not a file")
                 check_adopted(second, before["quiet"])
+
+
+def test_without_gafferd_sigterm_ends_adopted_processes(tmp_path: Path) -> None:
+    config, state = tmp_path / "gaffer.ini", tmp_path / "state"
+    config.write_text("[process:quiet]\ncmd = sh -c 'exec sleep 1000 > /dev/null 2>&1'\n")
+    with gafferd("--keeper", str(config), state_dir=state) as first:
+        pid = eventually(partial(running, first, "quiet"))
+        eventually(lambda: [each["os_pid"] for each in processes_of(state)] == [pid])
+        kill_both(first, state)
+        with gafferd("--keeper", str(config), state_dir=state) as second:
+            assert running(second, "quiet") == pid
+            with without_gafferd(KeptNode(second, state), config):
+                second.stop()
+                stat = procfs.read_stat(pid)
+                assert stat is None or stat.state in "ZX"
 
 
 def kill_both(keeper: Daemon, state: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from support.survival import NO_LINES, TIMEOUT, Node, count_lines, feeds, kept_node, kill_and_wait, writers
 
@@ -54,9 +55,13 @@ def kill_at_random(node: Node, times: int, children: int, followed: int, pause: 
 def test_the_first_answer_has_all_processes(tmp_path: Path) -> None:
     with kept_node(tmp_path) as node:
         node.load({"name": "s", "cmd": "sleep 1000", "numprocesses": 150})
-        before = node.running("s", 150)
+        node.load({"name": "stopped", "cmd": "sleep 1000", "start": False})
+        requests.post(f"{node.url}/jobs/default/stopped/commit", timeout=TIMEOUT).raise_for_status()
+        before, committed = node.running("s", 150), node.running("stopped", 1)
         kill_and_wait(node.pid)
         assert node.instances("s") == before
+        assert node.info("stopped")["instances"][0]["state"] == "ready"
+        assert node.instances("stopped") == committed
 
 
 def test_no_process_and_no_line_is_lost(tmp_path: Path) -> None:

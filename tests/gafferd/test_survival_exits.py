@@ -12,6 +12,7 @@ import psutil
 
 from support.poll import eventually
 from support.survival import TIMEOUT, kept_node, without_gafferd
+from support.webhooks import receiver
 
 # Arguments: what to do when told to end; it is told by SIGHUP.
 ENDING = """
@@ -106,3 +107,41 @@ def test_exits_without_gafferd_are_known_exactly_and_have_their_effect_once(tmp_
         assert {name: node.instances(name)[0] for name in again} == again
         ended = [before[name].os_pid for name in names[:-1]]
         eventually(lambda: not any(map(psutil.pid_exists, ended)), message="they are not reaped")
+
+
+def test_how_long_a_process_ran_is_known_after_it_was_reaped(tmp_path: Path) -> None:
+    with kept_node(tmp_path) as node:
+        node.load({"name": "x", "cmd": "sh -c 'exit 3'", "backoff": 1000, "backoff_max": 1000})
+        eventually(lambda: node.exits("x"), timeout=TIMEOUT)
+        node.kill()  # before what follows from the exit is stored
+        assert eventually(lambda: node.exits("x"), timeout=TIMEOUT)[0]["uptime"] < 1
+
+
+def test_webhooks_get_the_adoption_and_not_again_what_happened_before(tmp_path: Path) -> None:
+    with receiver() as server:
+        config = tmp_path / "gafferd.ini"
+        config.write_text(f"[process:x]\ncmd = sleep 1000\nnumprocesses = 2\n[webhooks]\n. = {server.url}/\n")
+        with kept_node(tmp_path, str(config)) as node:
+            eventually(lambda: server.names("/").count("ready") == 2, timeout=TIMEOUT)
+            before = len(server.events["/"])
+            node.kill()
+            node.load({"name": "last", "cmd": "sleep 1000"})
+            eventually(lambda: "create" in server.names("/")[before:], timeout=TIMEOUT)
+        after = [event for _, event in server.events["/"][before:] if event.get("job") == "default.x"]
+        assert [event["event"] for event in after if not event["event"].startswith("proc.")][:2] == ["adopt"] * 2
+        assert {event["event"] for event in after}.isdisjoint({"create", "start", "ready"})
+
+
+def test_an_essential_job_that_ends_without_gafferd_ends_the_node(tmp_path: Path) -> None:
+    config = tmp_path / "gafferd.ini"
+    config.write_text("[gaffer]\n")
+    with kept_node(tmp_path, str(config)) as node:
+        node.load(ending("vital", "sys.exit(7)", essential=True, restart="never"))
+        node.load({"name": "other", "cmd": "sleep 1000"})
+        [vital], [other] = node.running("vital", 1), node.running("other", 1)
+        eventually(lambda: node.info("vital")["state"] == "running", timeout=TIMEOUT)
+        with without_gafferd(node, config):
+            os.kill(vital.os_pid, signal.SIGHUP)
+            eventually(lambda: is_zombie(vital.os_pid))
+        assert eventually(lambda: node.keeper.returncode, timeout=TIMEOUT) == 7
+        assert not psutil.pid_exists(other.os_pid)

@@ -11,6 +11,7 @@ from gaffer.schemas.messages import (
     MAX_NODE_JOBS,
     MAX_NODE_PROCESSES,
     Endpoint,
+    JobReport,
     LookupLink,
     Process,
     Report,
@@ -20,7 +21,7 @@ from gaffer.schemas.messages import (
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.lease import MAX_IDENTIFY_TIMEOUT, Lease, PauseDetector
 from gaffer_lookupd.registry import MAX_TOMBSTONE_JOBS, MAX_TOMBSTONES
-from support.registry import INTERVAL, TTL, Lookup
+from support.registry import INTERVAL, TTL, Lookup, json
 
 pytestmark = pytest.mark.pure
 
@@ -967,3 +968,46 @@ def test_the_ages_of_links_do_not_depend_on_the_clock_of_the_node(lookup: Lookup
     lookup.registry.report(session, Report("m", 50.0, links), lookup.now)
     lookup.now += 5
     assert node.link_ages(lookup.now) == [15.0, 0.0]
+
+
+def test_the_states_of_jobs_last_while_the_node_that_reported_them_runs() -> None:
+    lookup = Lookup()
+    session = lookup.identify()
+    lookup.announce(session, "shop.web", 1)
+
+    def report(**jobs: JobReport) -> None:
+        named = {f"shop.{name}": job for name, job in jobs.items()}
+        lookup.registry.report(session, Report("m", 1.0, jobs=named), lookup.now)
+
+    def state() -> tuple[Any, ...]:
+        [source] = lookup.ask("find_job", "shop.web")["sources"]
+        return source["state"], source["reason"], source["expected"]
+
+    assert state() == (None, None, None)
+    report(web=JobReport("backoff", "why", 2), other=JobReport("failed"))
+    assert state() == ("backoff", "why", 2)
+    before = lookup.changes.end
+    report(web=JobReport("backoff", "why", 2))
+    assert lookup.changes.end == before
+    session = lookup.identify()  # the same start of the node reconnects
+    lookup.announce(session, "shop.web", 1, seq=2)
+    assert state() == ("backoff", "why", 2)
+    assert lookup.snapshot()["nodes"][0]["states"]["shop.web"]["reason"] == "why"
+    session = lookup.identify(incarnation=2)  # perhaps a version that reports none
+    assert state() == (None, None, None)
+    assert lookup.messages[-1]["event"] == "update_job"
+    report(web=JobReport("running"))
+    lookup.registry.tables.unregister_job(lookup.registry.identified(session), "shop.web")
+    lookup.registry.tables.register_job(lookup.registry.identified(session), "shop.web")
+    assert state() == (None, None, None)
+
+
+def test_a_snapshot_has_the_states_of_when_it_was_taken() -> None:
+    lookup = Lookup()
+    node = lookup.registry.identified(lookup.identify())
+    lookup.registry.tables.replace(node, 1, {"shop.web": []})
+    lookup.registry.tables.put_state(node, "shop.web", JobReport("running"))
+    parts = lookup.queries.snapshot()
+    lookup.registry.tables.put_state(node, "shop.web", JobReport("failed"))
+    assert json(parts)["nodes"][0]["states"]["shop.web"]["state"] == "running"
+    assert lookup.snapshot()["nodes"][0]["states"]["shop.web"]["state"] == "failed"

@@ -4,11 +4,12 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
-from gaffer.schemas.messages import Endpoint, LookupLink, Process, Report
+from gaffer.schemas.messages import Endpoint, JobReport, LookupLink, Process, Report
 from gaffer_lookupd.lease import Lease
 from gaffer_lookupd.records import Node
 from support.http_node import Exchange, open_exchange
@@ -94,17 +95,70 @@ async def test_jobs_of_nodes(served: ServedLookup) -> None:
     announce(served, second, web=[Process(1, "starting")])
     found = await search(served, "kind=jobs&sort=-state")
     assert [(item["name"], item["node"], item["state"]) for item in found["items"]] == [
-        ("shop.web", "n1", "ready"),
+        ("shop.web", "n1", "running"),
         ("shop.web", "n2", "starting"),
         ("shop.cron", "n1", "none"),
     ]
-    assert found["counts"] == {"ready": 1, "starting": 1, "none": 1}
+    assert found["counts"] == {"running": 1, "starting": 1, "none": 1}
     web = found["items"][0]
     assert (web["key"], web["session"], web["node_id"], web["status"]) == ("id1/shop.web", "shop", "id1", "alive")
     assert [process["pid"] for process in web["processes"]] == [1, 2]
     assert web["processes"][0]["endpoints"] == [{"name": "http", "address": "n1", "port": 80}]
     assert await keys(served, "kind=jobs&node=n2&session=shop") == ["n2@http%3A%2F%2Fn2%3A5000/shop.web"]
     assert await keys(served, "kind=jobs&q=cron") == ["id1/shop.cron"]
+    assert (web["ready"], web["expected"], web["reason"]) == (1, None, None)
+
+
+STATES = {
+    "failed": (JobReport("failed", "given up after 5 retries", 1), []),
+    "backoff": (JobReport("backoff", "crash loop, 4 times in a row", 1), []),
+    "looping": (JobReport("running", "crash loop, 5 times in a row", 1), [Process(1)]),
+    "partly": (JobReport("running", None, 2), [Process(2), Process(3, "starting")]),
+    "empty": (JobReport("waiting", "scaled to 0 processes", 0), []),
+    "stopped": (JobReport("stopped", None, 0), []),
+    "up": (JobReport("running", None, 1), [Process(4)]),
+    "later": (JobReport("floating", "of a later version", 1), [Process(5, "draining")]),
+}
+
+
+async def test_jobs_in_the_states_that_their_node_reports(served: ServedLookup) -> None:
+    node = served.identify("n1", "id1")
+    announce(served, node, **{name: processes for name, (_, processes) in STATES.items()})
+    assert node.session is not None
+    reports = {f"shop.{name}": report for name, (report, _) in STATES.items()}
+    served.registry.report(node.session, Report("m", 1.0, jobs={**reports, "shop.none": JobReport("failed")}), 0.0)
+    found = (await search(served, "kind=jobs&sort=state"))["items"]
+    assert [(item["name"].removeprefix("shop."), item["state"]) for item in found] == [
+        ("failed", "failed"),
+        ("backoff", "backoff"),
+        ("looping", "running"),
+        ("later", "stopping"),
+        ("empty", "waiting"),
+        ("stopped", "stopped"),
+        ("partly", "running"),
+        ("up", "running"),
+    ]
+    assert (found[1]["reason"], found[1]["ready"], found[1]["expected"]) == ("crash loop, 4 times in a row", 0, 1)
+    assert (found[6]["ready"], found[6]["expected"]) == (1, 2)
+    assert await keys(served, "kind=jobs&q=retries") == ["id1/shop.failed"]
+    lacking = await search(served, "kind=jobs&ready=false&sort=name")
+    assert [item["name"] for item in lacking["items"]] == ["shop.backoff", "shop.failed", "shop.later", "shop.partly"]
+    assert len(await keys(served, "kind=jobs&ready=true")) == len(STATES) - lacking["total"]
+    [item] = (await search(served))["items"]
+    assert (item["not_ready"], item["jobs"]) == (lacking["total"], len(STATES))
+    await search(served, "kind=jobs&ready=perhaps", status=400)
+
+
+async def test_a_reason_that_changes_is_a_change(served: ServedLookup) -> None:
+    node = served.identify("n1", "id1")
+    announce(served, node, web=[])
+    async with aclosing(events(served, f"kind=jobs&after=e:{served.registry.seq}")) as feed:
+        for number in range(3, 5):
+            report = JobReport("backoff", f"crash loop, {number} times in a row", 1)
+            served.registry.tables.put_state(node, "shop.web", report)
+            _, _, data = await anext(feed)
+            [item] = data["changed"]
+            assert (item["state"], item["reason"]) == ("backoff", report.reason)
 
 
 async def test_pages_of_many_nodes_are_whole(served: ServedLookup) -> None:
@@ -171,11 +225,11 @@ async def test_changes_of_nodes(served: ServedLookup) -> None:
 async def test_changes_of_jobs(served: ServedLookup) -> None:
     node = served.identify()
     announce(served, node, web=[Process(1)])
-    feed = events(served, f"kind=jobs&state=ready&after=e:{served.registry.seq}")
+    feed = events(served, f"kind=jobs&state=running&after=e:{served.registry.seq}")
     announce(served, node, web=[Process(1, "starting")], api=[Process(2)])
     _, _, data = await anext(feed)
     assert ([item["key"] for item in data["changed"]], data["removed"]) == (["id1/shop.api"], ["id1/shop.web"])
-    assert (data["total"], data["counts"]) == (1, {"starting": 1, "ready": 1})
+    assert (data["total"], data["counts"]) == (1, {"starting": 1, "running": 1})
     served.registry.tables.set_draining(node, True)
     _, _, data = await anext(feed)
     assert [(item["key"], item["status"]) for item in data["changed"]] == [("id1/shop.api", "draining")]

@@ -4,7 +4,8 @@ from typing import Any
 
 Message = dict[str, Any]
 
-_NOT_OF_THE_NODE = ("event", "reason", "jobs", "age_ms")
+_NOT_OF_THE_NODE = ("event", "reason", "jobs", "states", "age_ms")
+_STATE = ("state", "reason", "expected")
 
 
 class Follower:
@@ -16,7 +17,7 @@ class Follower:
         self.nodes: dict[Any, Message] = {}
         for entry in snapshot["nodes"]:
             jobs = {name: {p["pid"]: p for p in processes} for name, processes in entry["jobs"].items()}
-            self.nodes[_key(entry)] = {"info": _info(entry), "jobs": jobs}
+            self.nodes[_key(entry)] = {"info": _info(entry), "jobs": jobs, "states": dict(entry["states"])}
 
     def take(self, message: Message) -> None:
         """Take in one message."""
@@ -25,10 +26,16 @@ class Follower:
             self.stale = message["stale"]
         elif event == "forget_node":
             del self.tombstones[message["id"]]
-        elif event in ("add_job", "remove_job", "add_process", "update_process", "remove_process"):
+        elif event in ("add_job", "remove_job", "update_job", "add_process", "update_process", "remove_process"):
             node = self.nodes[_key(message["node"])]
             node["info"] = message["node"]
-            self._change_jobs(event, node["jobs"], message)
+            if event == "update_job":
+                assert message["job_name"] in node["jobs"]
+                node["states"][message["job_name"]] = {field: message[field] for field in _STATE}
+            elif event == "remove_job":
+                node["states"].pop(message["job_name"], None)
+            if event != "update_job":
+                self._change_jobs(event, node["jobs"], message)
         elif message["name"] is not None:
             self._change_node(event, message)
 
@@ -55,7 +62,7 @@ class Follower:
             return
         assert event == "identify" or key in self.nodes
         self.tombstones.pop(message["id"], None)
-        self.nodes.setdefault(key, {"jobs": {}})["info"] = _info(message)
+        self.nodes.setdefault(key, {"jobs": {}, "states": {}})["info"] = _info(message)
 
     def jobs(self) -> dict[str, list[Message]]:
         """The sources of each job as queries answer them, without ages and in no order."""
@@ -66,7 +73,8 @@ class Follower:
                 live = [] if info["draining"] else [p["pid"] for p in processes.values() if p["state"] != "draining"]
                 source = {"name": info["name"], "node_info": info, "status": info["status"], "pids": sorted(live)}
                 ordered = sorted(processes.values(), key=lambda process: process["pid"])
-                found.setdefault(name, []).append({**source, "processes": ordered})
+                state = node["states"].get(name, dict.fromkeys(_STATE))
+                found.setdefault(name, []).append({**source, "processes": ordered, **state})
         return found
 
 

@@ -34,7 +34,7 @@ while code := control.recv(65536):
 
 
 class Dump(NamedTuple):
-    """What the keeper sends of its own: descriptors by name, lines, and the fields of the last message."""
+    """What the keeper sends of its own: descriptors by name, lines but times, and the fields of the last message."""
 
     descriptors: dict[str, list[int]]
     lines: list[str]
@@ -100,7 +100,7 @@ class Directed:
             names = [line.removeprefix("FDNAME=") for line in new if line.startswith("FDNAME=")]
             for name, descriptor in zip(names, descriptors, strict=True):
                 found.setdefault(name, []).append(descriptor)
-            lines += [line for line in new if not line.startswith("FD")]
+            lines += [line for line in new if not line.startswith(("FD", "AT="))]
 
     def kill(self) -> None:
         """SIGKILL."""

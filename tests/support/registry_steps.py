@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from gaffer.schemas.messages import Process
+from gaffer.schemas.messages import JobReport, Process
 from support.registry import INTERVAL, TTL, Lookup
 
 JOBS = ("shop.web", "shop.db", "default.x")
@@ -12,6 +12,7 @@ JOBS = ("shop.web", "shop.db", "default.x")
 numbers = st.integers(0, 9)
 jobs = st.sampled_from(JOBS)
 processes = st.builds(Process, st.integers(1, 3), st.sampled_from(["starting", "ready", "draining"]))
+states = st.builds(JobReport, st.sampled_from(["running", "backoff"]), st.sampled_from([None, "why"]), numbers)
 tables = st.dictionaries(jobs, st.lists(processes, max_size=3, unique_by=lambda process: process.pid))
 
 steps = st.lists(
@@ -29,6 +30,8 @@ steps = st.lists(
         st.tuples(st.just("put_process"), numbers, jobs, processes),
         st.tuples(st.just("drop_process"), numbers, jobs, st.integers(1, 3)),
         st.tuples(st.just("set_draining"), numbers, st.booleans()),
+        st.tuples(st.just("put_state"), numbers, jobs, states),
+        st.tuples(st.just("forget_states"), numbers),
         st.tuples(st.sampled_from(["connect", "disconnect", "leave"]), numbers),
         st.tuples(st.just("wait"), st.sampled_from([2 * INTERVAL, TTL, 2 * TTL]), st.sampled_from([1, 2, 100])),
     ),

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
-from gaffer.schemas.lookup import JobSource, JobsResponse, NodesResponse, SessionsResponse, SourcesResponse
+from gaffer.schemas.lookup import (
+    ClusterHistoryPage,
+    JobSource,
+    JobsResponse,
+    LookupPeers,
+    NodesResponse,
+    SessionsResponse,
+    SourcesResponse,
+)
 from gaffer_client import composing
 from gaffer_client.errors import GafferClientError, ServerError, StatusError, Unreachable
 from gaffer_client.eventsource import LookupWatcher, Watcher
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from gaffer_client.event_socket import LookupSocket
 
 DEFAULT_TIMEOUT = 5.0
+HISTORY_LIMIT = 5000  # entries that a lookup returns at most
 REMEMBERED = 256  # responses kept for when no lookup responds; the least recently used ones are dropped
 
 T = TypeVar("T")
@@ -88,7 +97,7 @@ class Lookup:
         self._transports = {transport.url: transport for transport in transports}
         if not self._transports:
             raise ValueError("at least one address is required")
-        self._panel: Panel[_Reply] = Panel(self._transports)
+        self._panel: Panel[Any] = Panel(self._transports)
         self._timeout = timeout
         self._repeats = stale == "answer"
         self._views: OrderedDict[str, dict[str, View]] = OrderedDict()  # the last views that were not warming
@@ -187,6 +196,31 @@ class Lookup:
             "/findJob", SourcesResponse, lambda document: {name: document["sources"]}, {"name": name}, grace=LATE
         )
         return {url: reply.view if isinstance(reply, _Reply) else reply for url, reply in replies.items()}
+
+    def history(
+        self, *, text: str = "", node: str = "", job: str = "", failed: bool = False, limit: int = 500
+    ) -> dict[str, ClusterHistoryPage]:
+        """Return what each lookup has recorded of the cluster since its start, newest first, by its URL.
+
+        `text` occurs in an entry, `node` is the name or id of a node, `job` the qualified name of a job; `failed`: only
+        what failed or was refused. At most HISTORY_LIMIT entries are returned. Entries of several lookups are not
+        merged: each has its own numbers and times.
+        """
+        query = {"q": text, "node": node, "job": job, "failed": "true" if failed else ""}
+        given = {name: value for name, value in query.items() if value} | {"limit": str(min(limit, HISTORY_LIMIT))}
+        return self._each(lambda transport: transport.get("/history", ClusterHistoryPage, query=given))
+
+    def lookupds(self) -> dict[str, LookupPeers]:
+        """Return the lookups that the nodes announce to, as they report to each lookup, by its URL."""
+        return self._each(lambda transport: transport.get("/lookupds", LookupPeers))
+
+    def _each(self, fetch: Callable[[Transport], T]) -> dict[str, T]:
+        """Return the document of each lookup that responds, see `failures` for the others; raise if none does."""
+        outcomes = self._panel.ask(fetch, lambda document: True, timeout=self._timeout, grace=LATE)
+        self.failures = {url: outcome for url, outcome in outcomes.items() if isinstance(outcome, GafferClientError)}
+        if len(self.failures) == len(outcomes):
+            raise no_response(self.failures)
+        return {url: outcome for url, outcome in outcomes.items() if not isinstance(outcome, GafferClientError)}
 
     def _ask(
         self, path: str, shape: type[Any], jobs_of: _JobsOf, query: Mapping[str, str] | None = None

@@ -10,6 +10,8 @@ from gaffer_client.errors import BadRequest
 if TYPE_CHECKING:
     from gaffer.schemas.lookup import NodeInfo
     from gaffer.schemas.views import JobView
+
+_STATES = ("failed", "backoff", "stopping", "starting", "waiting", "stopped", "completed", "running")
 _DISABLED = ("disabled: ", "disabled until ")
 
 
@@ -36,6 +38,16 @@ def job_state(state: str, reason: str | None) -> str:
     if not reason:
         return in_state(state)
     return reason if reason.startswith((f"{state} ", *_DISABLED)) else f"{in_state(state)}: {reason}"
+
+
+def urgency(state: str, reason: str | None) -> float:
+    """Return the rank of a job in a list that begins with those that need attention, as in `GET /search`.
+
+    A job that is up has a reason for it only if something is wrong, such as a crash loop.
+    """
+    if reason and state in ("starting", "running"):
+        return _STATES.index("backoff") + 0.5
+    return _STATES.index(state) if state in _STATES else 0.0
 
 
 def drift_lines(info: "JobView") -> list[str]:

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gaffer_client.naming import job_state
+from gaffer_client.naming import drift_lines, job_state
 
 if TYPE_CHECKING:
-    from gaffer.schemas.views import Instance, RolloutInfo
+    from gaffer.schemas.views import Instance, JobView, RolloutInfo
     from gaffer_client.documents import ListedJob
 
 _READY = "ready"
@@ -89,6 +89,24 @@ def rollout_text(rollout: "RolloutInfo | None") -> str | None:
     if rollout["state"] == "failed":
         return f"{name} stopped, {far}: {rollout['reason'] or 'a new process did not become ready'}"
     return f"{name}: {far}"
+
+
+def retry_text(info: "JobView") -> str | None:
+    """Return when the next process of a job starts after failures as text, else None."""
+    delay = min((delay for each in info["instances"] if (delay := each.get("retry_in")) is not None), default=None)
+    return None if delay is None else f"next start in {_span(delay)}"
+
+
+def details_of(info: "JobView") -> list[str]:
+    """Return what is known of a job besides its numbers: its reason, its next start, its rollout and its drift."""
+    found = [info["reason"], retry_text(info), rollout_text(info.get("rollout")), *drift_lines(info)]
+    return [text for text in found if text]
+
+
+def _span(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def _hold_up(info: "ListedJob") -> str:

@@ -13,6 +13,8 @@ from gaffer.schemas.lookup import (
     AgedNodeInfo,
     JobMessage,
     JobSource,
+    JobState,
+    JobStateMessage,
     NodeMessage,
     NodeProcess,
     ProcessMessage,
@@ -24,7 +26,8 @@ from gaffer_client.merge import NodeKey, View, node_key
 from gaffer_client.shapes import validate
 
 _DRAINING = "draining"
-_NOT_OF_THE_NODE = ("event", "reason", "jobs", "age_ms")
+_NOT_OF_THE_NODE = ("event", "reason", "jobs", "states", "age_ms")
+_UNKNOWN: JobState = {"state": None, "reason": None, "expected": None}
 
 _SHAPES: Mapping[str, type] = {
     "snapshot": SnapshotMessage,
@@ -32,6 +35,7 @@ _SHAPES: Mapping[str, type] = {
     "forget_node": Tombstone,
     **dict.fromkeys(("identify", "update_node", "remove_node"), NodeMessage),
     **dict.fromkeys(("add_job", "remove_job"), JobMessage),
+    "update_job": JobStateMessage,
     **dict.fromkeys(("add_process", "update_process", "remove_process"), ProcessMessage),
 }
 
@@ -52,6 +56,7 @@ class Touched(NamedTuple):
 class _Node:
     info: AgedNodeInfo
     jobs: dict[str, dict[int, NodeProcess]] = field(default_factory=dict)
+    states: dict[str, JobState] = field(default_factory=dict)
 
 
 class Topology:
@@ -141,7 +146,7 @@ class Topology:
         self._holders.clear()
         for table in snapshot["nodes"]:
             key = node_key(table)
-            node = self._nodes[key] = _Node(_info(table))
+            node = self._nodes[key] = _Node(_info(table), states=dict(table.get("states", {})))
             for name, processes in table["jobs"].items():
                 node.jobs[name] = {process["pid"]: process for process in processes}
                 self._holders.setdefault(name, set()).add(key)
@@ -167,8 +172,17 @@ class Topology:
             case "add_job":
                 node.jobs[name] = {}
                 self._holders.setdefault(name, set()).add(key)
+            case "update_job" if name not in node.jobs:
+                raise KeyError(name)
+            case "update_job":
+                node.states[name] = {
+                    "state": message.get("state"),
+                    "reason": message.get("reason"),
+                    "expected": message.get("expected"),
+                }
             case "remove_job":
                 del node.jobs[name]
+                node.states.pop(name, None)
                 self._unindex(name, key)
             case "remove_process":
                 del node.jobs[name][message["pid"]]
@@ -194,6 +208,7 @@ class Topology:
             "node_info": info,
             "status": info.get("status", "alive"),
             "processes": sorted(processes.values(), key=lambda process: process["pid"]),
+            **node.states.get(name, _UNKNOWN),
         }
         return cast(JobSource, source)  # without an age
 

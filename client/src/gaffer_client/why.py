@@ -116,6 +116,9 @@ def _node_findings(inquiry: Inquiry, key: NodeKey, source: JobSource) -> Iterato
     for view in inquiry.views:
         yield from _view_differences(view, key, source, name, inquiry.name)
     report = inquiry.reports.get(key)
+    state, reason = source.get("state"), source.get("reason")
+    if (report is None or report.error is not None) and state and (reason or state != "running"):
+        yield f"{name} announced that the job is {job_state(state, reason)}"
     if report is not None:
         yield from _report_differences(report, source, name)
         yield from _links(report)

@@ -107,7 +107,7 @@ class Manager(Living, LegacyNames, Listeners):
         self.events = EventEmitter(self.loop, history=self.event_log)
         self._lock = threading.RLock()
         left = [*survivors]
-        self._jobs = JobTable(left)
+        self._jobs = JobTable(left, (exit for each in (past or {}).values() for exit in each.exits))
         # The node's id ends with `:` and a number that changes with each start.
         os_pids = [each.record.os_pid for each in left]
         cgroups = Cgroups(cgroup, node_id.partition(":")[0], os_pids) if cgroup is not None else None
@@ -559,6 +559,12 @@ class Manager(Living, LegacyNames, Listeners):
                 for job in found
                 if job is not None
             }
+
+    def announced_states(self, among: Collection[JobName] | None = None) -> dict[JobName, serializers.JobAnnouncement]:
+        """Return what the node announces of the jobs themselves, all or those in `among`."""
+        with self._lock:
+            found = self._jobs if among is None else map(self._jobs.find, among)
+            return {job.name: serializers.job_announcement(job) for job in found if job is not None}
 
     # Waiting
 

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
+
+from msgspec import Struct, structs
 
 from gaffer.errors import ProcessError
 from gaffer.jobs import config as jobs_config
@@ -44,8 +45,7 @@ _IN_INFO = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(Struct, frozen=True):
     """The exit status of a process.
 
     `exit_code` is None if a signal ended it, `term_signal` is 0 if it exited; both are None if unknown.
@@ -219,6 +219,7 @@ class Process:
         self._recorder = recorder
         self._restarts = restarts  # of its job
         self._parent: ExitSource | None = None  # of an adopted process
+        self._held = False  # by that, once it has exited
         self._reporting: asyncio.TimerHandle | None = None
         self._alone: dict[int, Process] = {}  # this process while it runs, for its own sampler
         self._reaper = reaper or Reaper(loop)
@@ -291,8 +292,9 @@ class Process:
         self.port = record.port
         self.started_at = record.started_at or time.time() - procfs.age(stat.start_time)
         self._parent = survivor.parent
+        self._held = survivor.parent is not None and stat.ppid == survivor.parent.pid
         self.attach(child)
-        self._spawned -= procfs.age(stat.start_time)
+        self._spawned = record.spawned_at or self._spawned - procfs.age(stat.start_time)
         if self._parent is not None:
             self._parent.watch(self.os_pid, self._on_report)
 
@@ -315,7 +317,8 @@ class Process:
         if self._recorder is None or self.detach:  # which is found again by its record alone
             return None
         kept = child.descriptors(self.custom_streams) if self.config.survive else {}
-        if child.popen is not None:
+        # Without its pidfd, one that is nobody's child would be taken for one that has exited.
+        if child.popen is not None or (self._parent is None and kept):
             self._recorder.started(self.record(start_time=0), kept)
         return _Keeping(self._recorder, self.pid) if self.config.survive else None
 
@@ -406,7 +409,7 @@ class Process:
         else:
             usage = usage_of_zombie(self.os_pid)
             status = ExitStatus.of(wait_status, self._ran_out_of_memory, usage)
-        self.exit_status = status if exited_at is None else replace(status, ago=time.monotonic() - exited_at)
+        self.exit_status = status if exited_at is None else structs.replace(status, ago=time.monotonic() - exited_at)
         if self._reporting is not None:
             self._reporting.cancel()
         if child.pidfd is not None:
@@ -518,7 +521,7 @@ class Process:
         child = self._child
         if child is None:
             return False
-        held = self._parent is not None and self._parent.connected
+        held = self._held and self._parent is not None and self._parent.connected
         return held or child.popen is not None or self.exit_status is None
 
     @property
@@ -617,6 +620,7 @@ class Process:
             restarts=self._restarts,
             outdated=outdated,
             started_at=self.started_at,
+            spawned_at=self._spawned,
         )
 
     # Streams

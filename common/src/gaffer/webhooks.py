@@ -186,4 +186,6 @@ def _checked(hooks: Iterable[Hook]) -> list[Hook]:
 
 def _post(receiver: Receiver, evtype: str, message: Any = None, *_: object) -> None:
     event = message if isinstance(message, dict) else {"event": evtype, "message": message}
+    if event.get("adopted"):  # an earlier manager has posted it
+        return
     receiver.post(Delivery(evtype, msgspec.json.encode(event, enc_hook=str)))

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gaffer import Manager
 from gaffer.jobs.rollout import RolloutKind
@@ -18,8 +19,7 @@ PERIOD = 60.0  # seconds
 _OUT_OF_MEMORY = {"oom": True, "killed (possibly out of memory)": None}
 
 
-@dataclass(slots=True)
-class _Period:
+class _Period(Struct):
     """The exits of a job within PERIOD seconds of `begin`: `left_out` were not logged, `last` is the last line."""
 
     begin: float

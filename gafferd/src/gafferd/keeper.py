@@ -20,8 +20,8 @@ Each datagram consists of lines `WORD=value`. From gafferd:
     EXITED=pid status             gafferd's own child has exited: what the next gafferd is told unless GONE follows
     GONE=id                       forget the child and the descriptors whose names begin with `id/`
     READY=1 [WATCHDOG=seconds]    gafferd serves; from now on a BEAT must come within this time
-    BEAT=1                        gafferd is alive
-    STOPPING=1                    gafferd is ending for good: its exit status becomes that of the keeper
+    BEAT=1                        gafferd is alive, also while it starts
+    STOPPING=1 [STATUS=number]    gafferd ends for good: its exit status becomes that of the keeper, or STATUS
     DUMP=1                        send everything
     ACK=pid, REAP=pid             the exit is known; the zombie, and its claim on the group, is not needed any more
 
@@ -63,6 +63,7 @@ MARK = "GAFFER_PROCESS"  # the variable that marks the tree of each process; its
 HANDOVER = 75  # exit status of a gafferd that wants to be started again at once
 
 WATCHDOG = 10.0  # seconds without BEAT, unless gafferd says otherwise
+START_TIMEOUT = 60.0  # seconds without BEAT of a gafferd that starts again, until it is replaced
 ABORT_TIMEOUT = 2.0  # seconds from SIGABRT to SIGKILL
 LATE = 1.0  # a deadline found overdue by more means that the keeper itself was stopped
 FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # seconds before gafferd is started again
@@ -161,6 +162,7 @@ class Core:
         self._ready_at = now
         self._ready = self._was_ready = self._stopping = False
         self._listens = False  # to exits: it has asked for a dump
+        self._announced = 0  # the exit status that gafferd will have
         self._quit = 0  # the last signal to end
         self._hurry = False  # it was a second one: kill the processes
         self._held: list[int] = []  # signals for a gafferd that is not ready
@@ -259,7 +261,13 @@ class Core:
     def _on_started(self, pid: int, now: float) -> Iterable[Action]:
         self.daemon, self._launched, self._started_at = pid, now, None
         self._starts += 1
+        if self._was_ready:
+            self._beat_by = now + self._patience()
         return ()
+
+    def _patience(self) -> float:
+        """Return the seconds within which a BEAT must come."""
+        return self._watchdog if self._ready or self._quit else max(START_TIMEOUT, self._watchdog)
 
     def _on_failed(self, reason: str, now: float) -> Iterable[Action]:
         self._launched = now
@@ -287,14 +295,16 @@ class Core:
         self.daemon, self._ready, self._listens = None, False, False
         self._beat_by = self._kill_at = None
         self._held.clear()
-        if not self._keeps and any(self._streams()):
+        if not self._keeps and self._away_at is None and any(self._streams()):
             self._away_at = now + AWAY
         yield ("check",)
         if self._claimed:
             yield ("give",)
         elif self._quit or self._stopping:
             if code is None:
-                code = _after(self._quit) if self._quit == status & 0x7F else 128 + (status & 0x7F)
+                if self._quit != status & 0x7F:
+                    yield ("log", f"{self._last} while it was ending")
+                code = _after(self._quit) if self._quit else self._announced or 128 + (status & 0x7F)
             yield from self._end(0 if code == HANDOVER else code, now)
         elif code == 0 or (code not in (None, HANDOVER) and not self._was_ready):
             yield from self._end(code or 0, now)
@@ -349,6 +359,8 @@ class Core:
             self._quit = number
             if self.daemon is None:
                 return self._end(_after(number), now)
+            if not self._ready and self._kill_at is None:
+                self._beat_by = now + self._patience()
             return [("kill", self.daemon, number)]
         if self.ending:
             return ()
@@ -383,10 +395,11 @@ class Core:
         if self._beat_by is None or now < self._beat_by:
             return
         if now - self._beat_by > LATE:
-            self._beat_by = now + self._watchdog
+            self._beat_by = now + self._patience()
             return
         self._beat_by, self._kill_at = None, now + ABORT_TIMEOUT
-        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._watchdog:g} s: replacing it")
+        starts, then = "" if self._ready else " while it starts", "ending" if self._quit else "replacing"
+        yield ("log", f"gafferd (pid {self.daemon}) has been hanging for {self._patience():g} s{starts}: {then} it")
         yield ("kill", self.daemon, SIGABRT)
         yield ("kill", self.daemon, SIGCONT)  # a stopped process would not write its stacks
 
@@ -601,11 +614,12 @@ class Core:
 
     def _beat(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         if self._beat_by is not None:
-            self._beat_by = now + self._watchdog
+            self._beat_by = now + self._patience()
         return ()
 
     def _stop(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
         self._stopping = True
+        self._announced = _number(settings.get("STATUS", "0"), 0, 255)
         return ()
 
     def _acknowledge(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
@@ -646,7 +660,7 @@ class Core:
         yield ("send", end.encode("ascii", "replace"), ())
 
 
-_MODIFIERS = ("FDNAME", "FDPOLL", "RECORD", "WATCHDOG")
+_MODIFIERS = ("FDNAME", "FDPOLL", "RECORD", "STATUS", "WATCHDOG")
 _WORDS: dict[str, Callable[[Core, str, dict[str, str], float], Iterable[Action]]] = {
     "CHILD": Core._child,
     "EXITED": Core._exit,
@@ -749,6 +763,7 @@ class Keeper:
         self._exit: int | None = None
         self._left, self._dropping = own.get("LEFT") == "1", False
         self._strangers: dict[int, int] = {}  # children that are not ours, by pidfd
+        self._had_strangers = False
         self._listener: _socket.socket | None = None  # for a gafferd that takes over
         self._claim: _socket.socket | None = None
         self._poll = select.poll()
@@ -861,6 +876,7 @@ class Keeper:
         if poll.poll(0):
             return False
         if found[0] not in self._strangers:
+            self._had_strangers = True
             self._strangers[found[0]] = child.pid
             self._poll.register(found[0], select.POLLIN)
         return True
@@ -897,21 +913,25 @@ class Keeper:
 
     def _find_strays(self, groups: set[int]) -> dict[int, str]:
         """Return the members of trees that are not in these groups, as the id of their child by their pid."""
-        pids = _pids() if self._core.follows_killed else _children()
+        pids = _children() if self._are_orphans_ours else _pids()
         found = {pid: self._find_stray(pid) for pid in pids if pid not in self._core.children}
         return {pid: name for pid, name in found.items() if name is not None and _group(pid) not in groups}
+
+    @property
+    def _are_orphans_ours(self) -> bool:
+        """Whether orphans of all trees are our children, as there was no other keeper that may have adopted some."""
+        return not (self._core.follows_killed or self._had_strangers)
 
     def _find_stray(self, pid: int) -> str | None:
         """Return the id of the child to whose tree a process belongs, as its mark says.
 
-        An orphan of a tree is our child, unless an earlier keeper was killed: then a record must confirm the mark,
-        because anyone can set the variable.
+        Unless orphans are our children, a record must confirm the mark, because anyone can set the variable.
         """
         mark = _read_mark(pid)
         if not mark or mark == os.environ.get(MARK) or mark.endswith(":detached"):
             return None
         name = mark.rpartition(":")[2]
-        confirmed = not self._core.follows_killed or f'"{mark}"' in self._core.record(name)
+        confirmed = self._are_orphans_ours or f'"{mark}"' in self._core.record(name)
         return name if confirmed else None
 
     def do_reap(self, pid: int) -> None:

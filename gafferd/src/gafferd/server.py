@@ -132,7 +132,9 @@ class Server:
             survivors = kept.survivors() if kept is not None else []
             records = [each.record for each in survivors]
             os_pids, cookies = [each.os_pid for each in records], {each.cookie for each in records}
-            state.end_leftovers(os_pids, cookies, self.settings.orphans)
+            waiting = keeper.beat if keeper is not None else lambda: None
+            state.end_leftovers(os_pids, cookies, self.settings.orphans, waiting)
+            state.add_lost_exits(only_detached=keeper is not None and keeper.follows_gafferd)
             survivors += [Survivor(each) for each in (*state.detached, *state.orphans)]
             return self._run(state, title, ready, keeper, kept, survivors)
         finally:

@@ -16,6 +16,7 @@ from gaffer.schemas.common import EndpointInfo
 from gaffer.schemas.lookup import (
     Departure,
     JobEvent,
+    JobState,
     Message,
     NodeEvent,
     NodeInfo,
@@ -23,7 +24,7 @@ from gaffer.schemas.lookup import (
     ProcessEvent,
     Tombstone,
 )
-from gaffer.schemas.messages import Process, ReportedEvent
+from gaffer.schemas.messages import JobReport, Process, ReportedEvent
 from gaffer.streams.rings import Log
 from gaffer_lookupd.history import History
 from gaffer_lookupd.records import Node
@@ -43,6 +44,13 @@ class Change(Struct, gc=False):
         if not self._json:
             self._json = msgspec.json.encode(self.message)
         return self._json
+
+
+def job_state(report: JobReport | None) -> JobState:
+    """Return the state of a job as responses have it."""
+    if report is None:
+        return {"state": None, "reason": None, "expected": None}
+    return {"state": report.state, "reason": report.reason, "expected": report.expected}
 
 
 class Changes(Protocol):
@@ -132,6 +140,12 @@ class Publisher:
         node.info = node.describe()
         node.parts.drop_job(job_name)
         self._publish({"event": event, "node": node.info, "job_name": job_name})
+
+    def job_state(self, node: Node, job_name: str, report: JobReport | None) -> None:
+        """Publish that the state of a job has changed, which is no change of the node's own table."""
+        node.info = node.describe()
+        node.parts.drop_job(job_name)
+        self._publish({"event": "update_job", "node": node.info, "job_name": job_name, **job_state(report)})
 
     def process(self, event: ProcessEvent, node: Node, job_name: str, process: Process) -> None:
         """Publish that a process of a job was added, changed or removed."""

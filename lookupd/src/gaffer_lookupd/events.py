@@ -48,8 +48,9 @@ class EventsHandler(LookupHandler):
         Without `?since=EPOCH:SEQ` or a Last-Event-ID header, or if the changes since then are no longer available, the
         first event is `snapshot`: the nodes, each with its `jobs`, and the metadata of queries. Every further event is
         one change: `add_node` (precedes `identify` and has no name), `identify`, `update_node`, `remove_node`,
-        `add_job`, `remove_job`, `add_process`, `update_process`, `remove_process`, `forget_node` (a tombstone was
-        discarded) and `stale`. After `heartbeat` seconds of silence (default: 15) a comment is sent.
+        `add_job`, `remove_job`, `update_job` (another state or reason), `add_process`, `update_process`,
+        `remove_process`, `forget_node` (a tombstone was discarded) and `stale`. After `heartbeat` seconds of silence
+        (default: 15) a comment is sent.
         """
         changes, heartbeat = self.application.changes, self._heartbeat()
         start = self._start()

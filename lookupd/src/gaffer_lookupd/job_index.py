@@ -9,7 +9,14 @@ that it does not count as a gap.
 
 from collections.abc import Iterable, Mapping
 
-from gaffer.schemas.messages import MAX_ENTRIES, MAX_NODE_ENDPOINTS, MAX_NODE_JOBS, MAX_NODE_PROCESSES, Process
+from gaffer.schemas.messages import (
+    MAX_ENTRIES,
+    MAX_NODE_ENDPOINTS,
+    MAX_NODE_JOBS,
+    MAX_NODE_PROCESSES,
+    JobReport,
+    Process,
+)
 from gaffer_lookupd.changes import Publisher
 from gaffer_lookupd.errors import Refused
 from gaffer_lookupd.records import Node, NodeKey, Size
@@ -105,6 +112,22 @@ class JobIndex:
                 self._drop_process(node, job_name, pid)
         self._publish.update(node)
 
+    def put_state(self, node: Node, job_name: str, report: JobReport | None) -> None:
+        """Set the state of a job of the node, None if it is not known any more; ignore it if the node lacks the job."""
+        if job_name not in node.jobs or node.states.get(job_name) == report:
+            return
+        node.thaw()
+        if report is None:
+            del node.states[job_name]
+        else:
+            node.states[job_name] = report
+        self._publish.job_state(node, job_name, report)
+
+    def forget_states(self, node: Node) -> None:
+        """Forget the states of the jobs of a node, which may not report them any more."""
+        for job_name in list(node.states):
+            self.put_state(node, job_name, None)
+
     def drain(self, node: Node, seq: int | None = None) -> None:
         """Mark the node as draining."""
         if _is_next(node, seq):
@@ -148,6 +171,7 @@ class JobIndex:
     def _remove_job(self, node: Node, job_name: str) -> None:
         for process in node.jobs.pop(job_name).values():
             self._resize(node, node.size.minus(process))
+        node.states.pop(job_name, None)
         self.entries -= 1
         self._unindex(node, job_name)
         self._publish.job("remove_job", node, job_name)

@@ -11,7 +11,7 @@ from gaffer.http.search import Kind, Row
 from gaffer.jobs.names import split_job_name
 from gaffer.schemas.common import ProcessState
 from gaffer.schemas.lookup import FoundNode, FoundNodeJob, NodeInfo, NodeJobState, NodeLink, NodeProcess
-from gaffer.schemas.messages import Process
+from gaffer.schemas.messages import JobReport, Process
 from gaffer.streams.rings import Log
 from gaffer_lookupd.changes import Change
 from gaffer_lookupd.records import Node
@@ -33,8 +33,18 @@ NODES = Kind(
 )
 JOBS = Kind(
     "jobs",
-    {"name": str, "session": str, "state": float, "node": str, "status": float, "processes": float},
-    ["none", "starting", "draining", "ready"],
+    {
+        "name": str,
+        "session": str,
+        "state": float,
+        "reason": str,
+        "node": str,
+        "status": float,
+        "ready": float,
+        "expected": float,
+        "processes": float,
+    },
+    ["failed", "backoff", "none", "stopping", "starting", "waiting", "stopped", "completed", "running"],
 )
 KINDS = {kind.name: kind for kind in (NODES, JOBS)}
 
@@ -43,7 +53,10 @@ AGE = "age_ms"
 
 _STATUS_RANKS = {status: rank for rank, status in enumerate(NODES.states)}
 _STATE_RANKS = {state: rank for rank, state in enumerate(JOBS.states)}
+_TROUBLED = _STATE_RANKS["backoff"] + 0.5  # of a job that is up, but for whose state its node gives a reason
 _STEP = 100  # nodes
+
+_MEANINGS: dict[ProcessState, NodeJobState] = {"ready": "running", "starting": "starting", "draining": "stopping"}
 
 
 class _Rows(NamedTuple):
@@ -152,6 +165,7 @@ def job_key(node_key: str, job_name: str) -> str:
 def _rows_of(node: Node) -> _Rows:
     info, key = node.info, key_of(node.info)
     names = (info["name"], *([info["id"]] if info["id"] is not None else []))
+    not_ready = _not_ready(node)
     labels = "\n".join(f"{name}={value}" for name, value in info["labels"].items())
     row = Row(
         key,
@@ -162,12 +176,13 @@ def _rows_of(node: Node) -> _Rows:
             _STATUS_RANKS[info["status"]],
             None,
             len(node.jobs),
-            _not_ready(node),
+            not_ready,
             node.size.processes,
             info["origin"],
             info["version"],
         ),
         node=names,
+        ready=not_ready == 0,
     )
     status = _STATUS_RANKS[info["status"]]
     return _Rows(info, row, list(_rows_of_jobs(node, key, names, status)))
@@ -176,19 +191,38 @@ def _rows_of(node: Node) -> _Rows:
 def _rows_of_jobs(node: Node, key: str, names: tuple[str, ...], status: int) -> Iterator[Row]:
     name = names[0]
     for job_name, processes in node.jobs.items():
-        session, state = split_job_name(job_name)[0], _state_of(processes)
-        values = (job_name, session, _STATE_RANKS[state], name, status, len(processes))
-        yield Row(job_key(key, job_name), f"{job_name}\n{name}".lower(), state, values, session, names)
+        session, report, ready = split_job_name(job_name)[0], node.states.get(job_name), _ready(processes)
+        state, expected = _state_of(processes, report), _expected(report)
+        reason = None if report is None else report.reason
+        rank = _STATE_RANKS[state] - 0.5 * (ready < expected)
+        if reason and state in ("starting", "running"):
+            rank = _TROUBLED
+        values = (job_name, session, rank, reason, name, status, ready, expected, len(processes))
+        text = f"{job_name}\n{name}\n{reason or ''}".lower()
+        yield Row(job_key(key, job_name), text, state, values, session, names, ready=ready >= expected)
 
 
-def _state_of(processes: Mapping[int, Process]) -> NodeJobState:
+def _state_of(processes: Mapping[int, Process], report: JobReport | None) -> NodeJobState:
+    """Return the state of a job as its node reports it; without that, what the states of its processes mean."""
+    if report is not None and report.state in _STATE_RANKS:
+        return cast(NodeJobState, report.state)
     found = {process.state for process in processes.values()}
     order: tuple[ProcessState, ...] = ("ready", "starting", "draining")
-    return next((state for state in order if state in found), "none")
+    return next((_MEANINGS[state] for state in order if state in found), "none")
+
+
+def _ready(processes: Mapping[int, Process]) -> int:
+    return sum(process.state == "ready" for process in processes.values())
+
+
+def _expected(report: JobReport | None) -> int:
+    """Return how many processes a job should have, as its node reports; without that, at least one."""
+    return 1 if report is None else report.expected
 
 
 def _not_ready(node: Node) -> int:
-    return sum(_state_of(processes) != "ready" for processes in node.jobs.values())
+    states = node.states
+    return sum(_ready(found) < _expected(states.get(name)) for name, found in node.jobs.items())
 
 
 def _found_node(node: Node, key: str, now: float) -> FoundNode:
@@ -220,12 +254,15 @@ def _links(node: Node, now: float) -> list[NodeLink] | None:
 
 
 def _found_job(node: Node, key: str, job_name: str) -> FoundNodeJob:
-    info, processes = node.info, node.jobs[job_name]
+    info, processes, report = node.info, node.jobs[job_name], node.states.get(job_name)
     return {
         "key": key,
         "name": job_name,
         "session": split_job_name(job_name)[0],
-        "state": _state_of(processes),
+        "state": _state_of(processes, report),
+        "reason": None if report is None else report.reason,
+        "ready": _ready(processes),
+        "expected": None if report is None else report.expected,
         "node": info["name"],
         "node_id": info["id"],
         "origin": info["origin"],

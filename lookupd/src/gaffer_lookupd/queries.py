@@ -11,7 +11,8 @@ import msgspec
 
 from gaffer.jobs.names import split_job_name
 from gaffer.schemas.lookup import NodeInfo
-from gaffer.schemas.messages import Process
+from gaffer.schemas.messages import JobReport, Process
+from gaffer_lookupd.changes import job_state
 from gaffer_lookupd.records import Grave, Node
 from gaffer_lookupd.registry import Registry
 
@@ -97,9 +98,9 @@ class Queries:
 
     def snapshot(self) -> Iterator[bytes]:
         """Return the complete registry, `SnapshotMessage`, as of this call even if parts are generated later."""
-        tables = [(node.info, node.freeze()) for node in self._registry.nodes]
+        tables = [(node.info, *node.freeze()) for node in self._registry.nodes]
         head = b'{"event":"snapshot",%b,"nodes":[' % self._meta(self._registry.graves)
-        return in_parts(chain((head,), _separated_groups(_table(info, jobs) for info, jobs in tables), (b"]}",)))
+        return in_parts(chain((head,), _separated_groups(_table(*table) for table in tables), (b"]}",)))
 
     def _jobs(self, names: Sequence[str], graves: Iterable[Grave], now: float) -> Iterator[bytes]:
         ends = _Ends(now)
@@ -149,6 +150,7 @@ def _source_head(node: Node, job_name: str) -> bytes:
             "pids": node.live_pids(job_name),
             "status": node.info["status"],
             "processes": sorted(node.jobs[job_name].values(), key=attrgetter("pid")),
+            **job_state(node.states.get(job_name)),
         }
         head = node.parts.sources[job_name] = b'%b,"node_info":' % _encode(fields)[:-1]
     return head
@@ -161,7 +163,9 @@ def _node(node: Node, age: bytes) -> bytes:
     return b'%b,"age_ms":%b}' % (parts.info, age)
 
 
-def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterator[bytes]:
+def _table(
+    info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]], states: Mapping[str, JobReport]
+) -> Iterator[bytes]:
     """Yield the node with its jobs: `NodeTable`."""
     yield b'%b,"jobs":{' % _encode(info)[:-1]
     separator = b""
@@ -170,6 +174,8 @@ def _table(info: NodeInfo, jobs: Mapping[str, Mapping[int, Process]]) -> Iterato
         yield from separated(map(_encode, processes.values()))
         yield b"]"
         separator = b","
+    yield b'},"states":{'
+    yield from separated(b"%b:%b" % (_encode(name), _encode(report)) for name, report in states.items())
     yield b"}}"
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 from msgspec import Struct
 
 from gaffer.schemas.lookup import NodeInfo, Status, Tombstone
-from gaffer.schemas.messages import Identify, LookupLink, Process
+from gaffer.schemas.messages import Identify, JobReport, LookupLink, Process
 
 REPORT_ROOM = 200.0  # events that a node can report at once; a second makes room for another one
 
@@ -96,6 +96,7 @@ class Node:
         "session",
         "silent_since",
         "size",
+        "states",
     )
 
     def __init__(self, key: NodeKey, identity: Identify, session: int, now: float) -> None:
@@ -117,6 +118,7 @@ class Node:
         self.report_room = REPORT_ROOM
         self.report_time = now
         self.jobs: dict[str, dict[int, Process]] = {}
+        self.states: dict[str, JobReport] = {}  # of its jobs, as far as it reported them
         self.size = Size()
         self.frozen = False
         self.info = self.describe()  # as last published
@@ -150,15 +152,16 @@ class Node:
         self.report_room -= admitted
         return admitted
 
-    def freeze(self) -> Mapping[str, Mapping[int, Process]]:
-        """Return the current table, which later changes of the node do not modify."""
+    def freeze(self) -> tuple[Mapping[str, Mapping[int, Process]], Mapping[str, JobReport]]:
+        """Return the current table and the states of its jobs, which later changes of the node do not modify."""
         self.frozen = True
-        return self.jobs
+        return self.jobs, self.states
 
     def thaw(self) -> None:
         """Prepare for a change: replace a frozen table by a copy."""
         if self.frozen:
             self.jobs = {name: dict(processes) for name, processes in self.jobs.items()}
+            self.states = self.states.copy()
             self.frozen = False
 
     @property

@@ -17,6 +17,7 @@ from collections.abc import Collection, ValuesView
 
 from msgspec import Struct
 
+from gaffer.jobs.names import canonical_job_name
 from gaffer.schemas.lookup import Departure, NodeInfo, Tombstone
 from gaffer.schemas.messages import MAX_NODES, Identify, Report, node_id
 from gaffer_lookupd.changes import Changes, Publisher
@@ -187,6 +188,7 @@ class Registry:
             self._remove(known, "replaced", now)
             known = None
         former_name = identity.name
+        restarted = known is not None and known.identity.incarnation != identity.incarnation
         if known is None:
             node = Node(key, identity, session, now)
         else:
@@ -202,6 +204,8 @@ class Registry:
             self._remove_grave(identity.id)
         self._settle(identity)
         self._publish.node("identify", node)
+        if restarted:
+            self.tables.forget_states(node)
         for name in dict.fromkeys((former_name, identity.name)):
             self._update_conflicts(name)
         conflicts = [other.info for other in self.named(identity.name) if other is not node and other.conflict]
@@ -218,6 +222,8 @@ class Registry:
         node = self.identified(session)
         if report.lookupds is not None:
             node.links, node.links_time = report.lookupds, (now, report.now)
+        for name, job in report.jobs.items():
+            self.tables.put_state(node, canonical_job_name(name), job)
         if not report.events:
             return
         end = report.first + len(report.events)

@@ -19,6 +19,9 @@ from gaffer_lookupd.queries import in_parts, separated
 
 KindName = Annotated[Literal["nodes", "jobs"], Meta(description="What to search.")]
 NodeName = Annotated[str, Meta(max_length=MAX_TEXT, description="The name or id of a node.")]
+Ready = Annotated[
+    bool | None, Meta(description="Only jobs that are ready, and nodes all of whose jobs are; or only the others.")
+]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,6 +31,7 @@ class ClusterSearchQuery(PageQuery, kw_only=True, forbid_unknown_fields=True):
 
     kind: KindName = "nodes"
     node: NodeName = ""
+    ready: Ready = None
 
 
 class ClusterChangesQuery(ChangesQuery, kw_only=True, forbid_unknown_fields=True):
@@ -35,6 +39,7 @@ class ClusterChangesQuery(ChangesQuery, kw_only=True, forbid_unknown_fields=True
 
     kind: KindName = "nodes"
     node: NodeName = ""
+    ready: Ready = None
 
 
 class SearchHandler(LookupHandler):
@@ -45,15 +50,16 @@ class SearchHandler(LookupHandler):
         """Find nodes or jobs; return a page as `{"items", "total", "counts", "cursor", "epoch", "seq", "stale",
         "warming"}`.
 
-        `q` is searched in the name, origin, id and labels (`name=value`) of a node; in the name of a job and of its
-        node. The `state` of a node is its `status`. Nodes can be sorted by the keys `name`, `status` (those that need
-        attention first), `age_ms`, `jobs`, `not_ready`, `processes`, `origin` and `version`; jobs, one item for each
-        node, by `name`, `session`, `state`, `node`, `status` and `processes`. `counts` are by state and ignore the
-        parameter `state`. lookupd knows the states of processes, but not why a job has none.
+        `q` is searched in the name, origin, id and labels (`name=value`) of a node; in the name and the reason of a job
+        and the name of its node. The `state` of a node is its `status`. Nodes can be sorted by the keys `name`,
+        `status` (those that need attention first), `age_ms`, `jobs`, `not_ready`, `processes`, `origin` and `version`;
+        jobs, one item for each node, by `name`, `session`, `state` (those that need attention first), `reason`, `node`,
+        `status`, `ready`, `expected` and `processes`. `counts` are by state and ignore the parameter `state`. Nodes
+        report the state of a job with its reason at most once a second; see FoundNodeJob for nodes that do not.
         """
         query = self.query_as(ClusterSearchQuery)
         kind = KINDS[query.kind]
-        search = Search.of(query, kind, Filter.of(query, kind, node=query.node))
+        search = Search.of(query, kind, Filter.of(query, kind, node=query.node, ready=query.ready))
         registry, seq = self.application.registry, self.application.registry.seq
         page = await self.application.index.batches.run(lambda: self._select(kind, search))
         end = {
@@ -96,7 +102,7 @@ class SearchChangesHandler(LookupHandler):
         """
         query = self.query_as(ClusterChangesQuery)
         kind = KINDS[query.kind]
-        wanted = Filter.of(query, kind, node=query.node)
+        wanted = Filter.of(query, kind, node=query.node, ready=query.ready)
         application = self.application
         after = self.request.headers.get("Last-Event-ID") or query.after
         self._feed = feed = ItemFeed(application.changes, application.registry.epoch, after, query.heartbeat)

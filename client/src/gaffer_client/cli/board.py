@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from gaffer_client.cli.output import printable
 from gaffer_client.cli.screen import fit, width
-from gaffer_client.naming import drift_lines
-from gaffer_client.progress import rollout_text
+from gaffer_client.naming import urgency
+from gaffer_client.progress import details_of
 
 if TYPE_CHECKING:
     from gaffer_client.documents import ListedJob
@@ -22,7 +22,10 @@ _LEAST_TABLE = 5  # lines of the table without which nothing more is said of the
 
 
 class Row(NamedTuple):
-    """A job on a node. `cpu` is in percent of a processor, `memory` of that of the machine, `uptime` in seconds."""
+    """A job on a node. `cpu` is in percent of a processor, `memory` of that of the machine, `uptime` in seconds.
+
+    `rank` is its place in a list that begins with those that need attention.
+    """
 
     node: str
     job: str
@@ -34,6 +37,7 @@ class Row(NamedTuple):
     memory: float | None
     uptime: float | None
     details: str
+    rank: float = 0.0
 
     @classmethod
     def of(cls, node: str, info: "ListedJob") -> "Row":
@@ -50,7 +54,8 @@ class Row(NamedTuple):
             _number(stats and stats["cpu"]),
             _number(stats and stats["mem"]),
             min(uptimes, default=None),
-            "; ".join(filter(None, [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)])),
+            "; ".join(details_of(info)),
+            urgency(info["state"], info["reason"]),
         )
 
     @property
@@ -89,10 +94,10 @@ _COLUMNS = (
 _NAMES = ("NODE", "JOB", "DETAILS")  # columns that may be long
 
 _ORDERS: dict[str, Callable[[Row], tuple[object, ...]]] = {
+    "state": lambda row: (row.rank, -(row.cpu or 0.0), row.job, row.node),
     "cpu": lambda row: (-(row.cpu or 0.0), row.job, row.node),
     "memory": lambda row: (-(row.memory or 0.0), row.job, row.node),
     "restarts": lambda row: (-row.restarts, row.job, row.node),
-    "state": lambda row: (row.state, row.job, row.node),
     "name": lambda row: (row.job, row.node),
 }
 
@@ -111,7 +116,7 @@ class Board:
         self._colour = colour
         self._rows: list[Row] = []
         self._failures: dict[str, str] = {}
-        self._order = "cpu"
+        self._order = next(iter(_ORDERS))
         self._selected: tuple[str, str] | None = None
         self._top = 0
         self._page = 1

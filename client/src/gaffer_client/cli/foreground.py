@@ -190,7 +190,7 @@ class _Progress:
             if each["state"] == SlotState.STOPPING:
                 continue
             pid = self._exited.pop((name, slot), None)
-            if pid is None or delay is None:
+            if pid is None or delay is None or each["state"] != SlotState.BACKOFF:
                 continue
             last, why = info["last_exit"], info["reason"]
             if last is not None and not why:  # other processes of the job run

@@ -101,13 +101,14 @@ def _print(inquiry: Inquiry, found: list[str]) -> None:
             view.url,
             source["node_info"].get("status", "alive"),
             age(source.get("age_ms")),
+            source.get("state") or "-",
             abridged([f"{process['pid']} {process['state']}" for process in source.get("processes", [])]) or "-",
         )
         for view in inquiry.views
         for source in view.jobs.get(inquiry.name, ())
     ]
     if rows:
-        print(table(("NODE", "ACCORDING TO", "STATE", "AGE", "PROCESSES"), sorted(rows)))
+        print(table(("NODE", "ACCORDING TO", "STATE", "AGE", "JOB", "PROCESSES"), sorted(rows)))
         print()
     reports = [
         (display_name(report.node), report.node["origin"], _summary(report))

@@ -32,6 +32,7 @@ _APPLICATION_FAMILIES = (
     Family("doctor", "doctor"),
     Family("mcp", "mcp"),
     Family("lookups", "lookup:nodes lookup:jobs lookup:sessions lookup:job lookup:session"),
+    Family("registry", "lookup:list lookup:history"),
     Family("changes", "lookup"),
     Family("why", "why"),
     Family("draining", "drain undrain"),

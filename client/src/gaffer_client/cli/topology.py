@@ -52,11 +52,12 @@ def _addresses(source: "JobSource") -> Iterable[str]:
 
 
 def _state(source: "JobSource") -> str:
-    """Return the state of the node and the number of processes in states other than ready."""
+    """Return the state of the node, that of the job unless its processes show it, and how many are not ready."""
+    job = source.get("state")
     others = Counter(process["state"] for process in source.get("processes", []) if process["state"] != "ready")
-    return ", ".join(
-        [source["node_info"].get("status", "alive"), *(f"{count} {state}" for state, count in others.items())]
-    )
+    shown = [] if job in (None, "running", "starting") else [f"job {job}"]
+    counted = [f"{count} {state}" for state, count in others.items()]
+    return ", ".join([source["node_info"].get("status", "alive"), *shown, *counted])
 
 
 def _node_state(node: "AgedNodeInfo") -> str:

@@ -59,6 +59,7 @@ MEASURED = ("cpu", "memory")
 """The keys whose values are measured."""
 
 _JOB_RANKS = {state: rank for rank, state in enumerate(JOBS.states)}
+_TROUBLED = _JOB_RANKS[JobState.BACKOFF] + 0.5  # of a job that is up, but has a reason for its state
 _PROCESS_RANKS = {state: rank for rank, state in enumerate(PROCESSES.states)}
 
 
@@ -186,7 +187,7 @@ def _row_of_job(summary: JobSummary, now: float) -> Row:
         (
             summary["name"],
             summary["session"],
-            _JOB_RANKS[summary["state"]],
+            _rank_of_job(summary),
             summary["reason"],
             summary["running"],
             summary["max_processes"],
@@ -198,6 +199,11 @@ def _row_of_job(summary: JobSummary, now: float) -> Row:
         ),
         summary["session"],
     )
+
+
+def _rank_of_job(summary: JobSummary) -> float:
+    up = summary["state"] in (JobState.STARTING, JobState.RUNNING)
+    return _TROUBLED if up and summary["reason"] else _JOB_RANKS[summary["state"]]
 
 
 def _row_of_process(summary: JobSummary, instance: Instance, now: float) -> Row:

@@ -4,9 +4,10 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from msgspec import Struct, field
 
 MAX_EVENTS = 1000
 MAX_BYTES = 4 * 1024 * 1024
@@ -15,8 +16,7 @@ MAX_DELAY = 60.0
 MAX_RETRY_AFTER = 300.0  # seconds that a server can ask for
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(Struct):
     """An event to post: its name, the body of the request, and an id, the same in all attempts.
 
     `tried_at` is the time of the first attempt, on a monotonic clock.

@@ -15,6 +15,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Self
 
+from msgspec import Struct
+
 from gaffer.errors import GafferError
 from gaffer.http.authority import (
     as_http,
@@ -152,8 +154,7 @@ class PeerKind(Enum):
     REMOTE = "remote"
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(Struct, frozen=True):
     """The other end of a connection: the uid of its owner if that is certain, and its groups on a unix socket."""
 
     kind: PeerKind
@@ -161,8 +162,7 @@ class Peer:
     gids: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """The facts about one request that the policy needs; header values are None when absent."""
 
     method: str

@@ -14,9 +14,9 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from msgspec import Struct, field
 from tornado.http1connection import HTTP1ConnectionParameters
 from tornado.httputil import (
     HTTPConnection,
@@ -104,8 +104,7 @@ class FairQueue:
             loop.call_later(_PAUSE, self._next, loop)
 
 
-@dataclass(frozen=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """State shared by the endpoints of one server."""
 
     turns: FairQueue = field(default_factory=FairQueue)

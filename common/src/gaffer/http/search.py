@@ -7,11 +7,10 @@ steps between which an event loop can run.
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from gaffer.errors import BadRequest, did_you_mean, quoted
 
@@ -59,7 +58,8 @@ class Kind(NamedTuple):
 class Row(msgspec.Struct, frozen=True, gc=False):
     """What is searched of one item: `key` identifies it, `text` has the words in lower case.
 
-    `values` are those of the keys of its kind, in their order. `node` are the names of its node.
+    `values` are those of the keys of its kind, in their order. `node` are the names of its node. `ready`: it needs no
+    attention.
     """
 
     key: str
@@ -68,26 +68,35 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     values: tuple[Value, ...]
     session: str = ""
     node: tuple[str, ...] = ()
+    ready: bool = True
 
 
-@dataclass(frozen=True)
-class Filter:
-    """A filter of rows. `sessions` are those that the caller may see, None for all."""
+class Filter(Struct, frozen=True):
+    """A filter of rows. `sessions` are those that the caller may see, None for all; `ready` is None for all rows."""
 
     words: tuple[str, ...] = ()
     states: frozenset[str] = frozenset()
     session: str = ""
     node: str = ""
     sessions: frozenset[str] | None = None
+    ready: bool | None = None
 
     @classmethod
-    def of(cls, query: FilterQuery, kind: Kind, *, node: str = "", sessions: frozenset[str] | None = None) -> "Filter":
+    def of(
+        cls,
+        query: FilterQuery,
+        kind: Kind,
+        *,
+        node: str = "",
+        sessions: frozenset[str] | None = None,
+        ready: bool | None = None,
+    ) -> "Filter":
         """Return the filter of a query; raises BadRequest with the path of an unknown state."""
         states = frozenset(filter(None, query.state.split(",")))
         for state in states.difference(kind.states):
             hint = did_you_mean(state, kind.states) or f"use {', '.join(kind.states)}"
             raise BadRequest(f"unknown state {quoted(state)}", path="$.state", hint=hint)
-        return cls(tuple(query.q.lower().split()), states, query.session, node, sessions)
+        return cls(tuple(query.q.lower().split()), states, query.session, node, sessions, ready)
 
     def admit(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Return the rows that match all but the states."""
@@ -97,6 +106,8 @@ class Filter:
             rows = [row for row in rows if row.session == self.session]
         if self.node:
             rows = [row for row in rows if self.node in row.node]
+        if self.ready is not None:
+            rows = [row for row in rows if row.ready is self.ready]
         for word in self.words:
             rows = [row for row in rows if word in row.text]
         return rows
@@ -110,8 +121,7 @@ class Filter:
         return [row for row in admitted if row.state in self.states] if self.states else admitted
 
 
-@dataclass(frozen=True)
-class Search:
+class Search(Struct, frozen=True):
     """A filter, and a page of the rows that match it: `limit` rows after the rank `after`, sorted by `key`."""
 
     filter: Filter

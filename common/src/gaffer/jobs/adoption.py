@@ -25,6 +25,11 @@ def is_ready(event: ev.Adopted, slot: Slot, config: JobConfig) -> bool:
     return not slot.probed and event.age >= config.startsecs
 
 
+def mark(adopted: bool) -> dict[str, bool]:
+    """Return what an event says that an earlier manager has published, if so."""
+    return {"adopted": True} if adopted else {}
+
+
 def why_not(event: ev.Adopted, slot: Slot, definitions: Definitions) -> str | None:
     """Return the cause for which an adopted process must be stopped, None if it may go on, at least until its turn."""
     record, current = event.record, definitions.kept[0][1]

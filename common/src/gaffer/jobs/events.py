@@ -170,13 +170,14 @@ class Committed(_Message, frozen=True):
 class Adopted(_Message, frozen=True):
     """The process of `record`, which an earlier manager left running, is now `pid`; it is `age` seconds old.
 
-    `exited`: how it has exited follows.
+    `exited`: how it has exited follows. `replaced`: a later process has its slot.
     """
 
     pid: int
     record: ProcessRecord
     age: float
     exited: bool = False
+    replaced: bool = False
 
 
 class Spawned(_Message, frozen=True):

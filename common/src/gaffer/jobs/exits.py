@@ -14,6 +14,7 @@ class ExitRecord(Struct, frozen=True):
     """One exit; `exit_code` and `term_signal` are both None when unknown, and for a process that could not be started.
 
     `reason` is a word or a short phrase, `uptime` in seconds, `at` in seconds since 1970, `output` its last lines.
+    `restarts` is the number of restarts of the job before what follows from this exit, None if it was not kept.
     """
 
     pid: int
@@ -26,15 +27,16 @@ class ExitRecord(Struct, frozen=True):
     output: str | None = None
     oom: bool | None = False
     usage: ResourceUsage | None = None
+    restarts: int | None = None
 
     @classmethod
-    def of(cls, event: Exited, slot: int, reason: str, uptime: float) -> Self:
+    def of(cls, event: Exited, slot: int, reason: str, uptime: float, restarts: int) -> Self:
         """Make the record of the exit of a process in `slot` (0 for one that runs once)."""
         code, signum = event.exit_code, event.term_signal
         oom, usage = event.out_of_memory, event.usage
-        return cls(event.pid, slot, code, signum, reason, uptime, event.at, event.output, oom, usage)
+        return cls(event.pid, slot, code, signum, reason, uptime, event.at, event.output, oom, usage, restarts)
 
-    def to_event(self, event: Exited, *, restarts: int, stopped: bool) -> dict[str, Any]:
+    def to_event(self, event: Exited, *, stopped: bool) -> dict[str, Any]:
         """Return the data of the `exit` event; `stopped`: Gaffer ended the process."""
         return {
             "exit_code": self.exit_code,
@@ -43,7 +45,7 @@ class ExitRecord(Struct, frozen=True):
             "reason": self.reason,
             "stopped": stopped,
             "uptime": self.uptime,
-            "restarts": restarts,
+            "restarts": self.restarts,
             "once": self.slot == 0,
             "os_pid": event.os_pid,
             "oom": self.oom,

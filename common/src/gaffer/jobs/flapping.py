@@ -25,13 +25,13 @@ class FlapDetector:
         """Forget all exits and retries."""
         self.retries = 0
         self._exits.clear()
-        self._paused_until = float("-inf")
+        self.paused_until = float("-inf")
 
     def record(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
         """Count an exit at `now`; return the verdict and a sentence that explains it."""
         while self._exits and now - self._exits[0] > policy.window:
             self._exits.popleft()
-        if not self._exits and now - self._paused_until > policy.window:
+        if not self._exits and now - self.paused_until > policy.window:
             self.retries = 0
         self._exits.append(now)
         count = len(self._exits)
@@ -43,5 +43,5 @@ class FlapDetector:
             retries = "1 retry" if self.retries == 1 else f"{self.retries} retries"
             return Verdict.GIVE_UP, f"{found}, given up after {retries}"
         self.retries += 1
-        self._paused_until = now + policy.retry_in
+        self.paused_until = now + policy.retry_in
         return Verdict.PAUSE, f"{found}, retry {self.retries} of {policy.max_retry} after {policy.retry_in:g} s"

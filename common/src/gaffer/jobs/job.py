@@ -118,7 +118,7 @@ class Job(JobQueries):
         begins = not self.active
         self._order(Order.START)
         self._forget_failures()
-        self._publish("start")
+        self._publish("start", **adoption.mark(self._goes_on))
         if begins:
             self.renewals += 1
             self._gate()
@@ -407,7 +407,7 @@ class Job(JobQueries):
 
     def _on_adopted(self, event: ev.Adopted) -> None:
         # A slot holds one process: a second one that was left in it is stopped, as a committed process would be.
-        index = event.record.slot if event.record.slot not in self.slots else 0
+        index = 0 if event.replaced or event.record.slot in self.slots else event.record.slot
         slot = adoption.make_slot(event, index, self.definitions, self._now)
         if index:
             self.slots[index] = slot
@@ -419,7 +419,7 @@ class Job(JobQueries):
         self._cue(slot, Cue.ADOPT)
         self._publish("adopt", event.pid, os_pid=event.record.os_pid)
         if adoption.is_ready(event, slot, self.config):
-            self._become_ready(slot)
+            self._become_ready(slot, adopted=slot.served)
         cause = adoption.why_not(event, slot, self.definitions)
         if cause is not None:
             slot.cause, slot.replace = cause, True
@@ -437,10 +437,10 @@ class Job(JobQueries):
         if not slot.index or not (slot.probed or self.config.startsecs):
             self._become_ready(slot)
 
-    def _become_ready(self, slot: Slot) -> None:
+    def _become_ready(self, slot: Slot, *, adopted: bool = False) -> None:
         self._cue(slot, Cue.READY)
         if slot.index:
-            self._publish("ready", slot.pid)
+            self._publish("ready", slot.pid, **adoption.mark(adopted))
         if slot.renewed and not slot.served:
             self.renewals += 1
         slot.served = True
@@ -496,11 +496,11 @@ class Job(JobQueries):
             slot.crashes = slot.crashes + 1 if uptime < RESET_AFTER else 1
         else:
             slot.crashes = 0
-        record = ExitRecord.of(event, slot.index, reason, uptime)
+        record = ExitRecord.of(event, slot.index, reason, uptime, self.restarts)
         self.exits.appendleft(record)
         if not slot.failed:
             self.why = how_it_ended(event.exit_code, event.term_signal, uptime, oom)
-        self._publish("exit", event.pid, **record.to_event(event, restarts=self.restarts, stopped=stopped))
+        self._publish("exit", event.pid, **record.to_event(event, stopped=stopped))
         self._cue(slot, Cue.DIED)
         if self.config.after_exit is not None:
             self._out.append(ev.AfterExit(event.pid, slot.index, event.exit_code, event.term_signal, reason))
@@ -533,11 +533,6 @@ class Job(JobQueries):
             self._await_connection("idle", self.config.backoff if lived < self.config.startsecs else 0.0)
         else:
             self._refill(slot, crashed_after=lived if unwanted else None)
-
-    def _is_last_on_connection(self, slot: Slot) -> bool:
-        if self.config.start != ON_CONNECTION:
-            return False
-        return not any(other is not slot and other.state in ALIVE for other in self.slots.values())
 
     def _on_timer(self, event: ev.TimerFired) -> None:
         kind, number = event.key

@@ -2,8 +2,9 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from gaffer.errors import InvalidValue, quoted
 from gaffer.jobs.rules import split_list
@@ -16,8 +17,7 @@ _HINT = "use tcp:HOST:PORT or unix:PATH, with NAME= before it if the program tel
 _HOST_HINT = "use an IP address (IPv6 in brackets), localhost or *; other names are not resolved"
 
 
-@dataclass(frozen=True, slots=True)
-class SocketSpec:
+class SocketSpec(Struct, frozen=True):
     """A socket: `name` as in LISTEN_FDNAMES, and a `path` (unix) or a `host` and a `port` (tcp).
 
     `host` is an IP address, or empty for all addresses of both families.

@@ -2,9 +2,10 @@
 
 import math
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from gaffer.errors import InvalidValue, quoted
 from gaffer.jobs import rules
@@ -29,8 +30,7 @@ class Question(StrEnum):
     LIVE = "live"
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """A parsed probe. `port` is None for that of the process; `argument` is the path, the command or the pattern."""
 
     kind: ProbeKind
@@ -105,8 +105,7 @@ def probe(value: Any, lax: bool) -> str | None:
     return value.strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The answer to a question about a process: `error` says why it is bad."""
 
     good: bool

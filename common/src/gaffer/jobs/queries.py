@@ -63,6 +63,7 @@ class JobQueries:
         self.rollout: Rollout | None = None  # the current or the last one
         self.renewals = 0  # starts, and processes that became ready in the place of others
         self.last_run: float | None = None  # of a schedule, in seconds since 1970
+        self.armed_at: float | None = None  # the time from which runs are counted until the first one
         self.next_run: float | None = None
         self.slots: dict[int, Slot] = {}
         self.committed: dict[int, Slot] = {}  # by pid
@@ -135,6 +136,21 @@ class JobQueries:
     def all_started(self) -> bool:
         """Whether every process that it should have runs."""
         return self.active and self.target > 0 and all(s.state in ALIVE for s in self._wanted_slots())
+
+    @property
+    def expected(self) -> int:
+        """How many processes it should have now: none while it is stopped, or between its runs."""
+        if self.phase is not Phase.FAILED and not (
+            self.active and self._demand and not self.drained and not self.disabled
+        ):
+            return 0
+        return self.target - sum(slot.result is True for slot in self.slots.values() if slot.index <= self.target)
+
+    def retry_at(self, slot: Slot) -> float | None:
+        """When the next process of a slot starts after failures, in monotonic seconds; None if it does not wait so."""
+        if slot.state is SlotState.BACKOFF:
+            return slot.retry_at
+        return self._flaps.paused_until if self.phase is Phase.HELD and slot.state is SlotState.WAITING else None
 
     @property
     def awaits_connection(self) -> bool:
@@ -232,6 +248,11 @@ class JobQueries:
     def _awaits_connection(self) -> bool:
         """Whether only a connection would call for its processes."""
         return self.active and not (self.disabled or self._demand) and self.config.start == ON_CONNECTION
+
+    def _is_last_on_connection(self, slot: Slot) -> bool:
+        if self.config.start != ON_CONNECTION:
+            return False
+        return not any(other is not slot and other.state in ALIVE for other in self.slots.values())
 
     @property
     def _wanted(self) -> int:

@@ -10,9 +10,13 @@ from gaffer.jobs.states import UnixTime
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What is kept of the earlier processes of a job: last exits, newest first, restarts, last scheduled run."""
+    """What is kept of the earlier processes of a job: last exits, newest first, restarts, last scheduled run.
+
+    Without a run, the runs of `every` are counted from `armed_at`.
+    """
 
     last_run: UnixTime | None = None
+    armed_at: UnixTime | None = None
     exits: list[ExitRecord] = []
     restarts: int = 0
 
@@ -49,4 +53,7 @@ class Recorder:
         """The job with this qualified name is gone, as are its processes: nothing follows from their exits any more."""
 
     def ran(self, job: str, at: float) -> None:
-        """A run of a job that makes up for missed runs was due at `at`, in seconds since 1970."""
+        """A run of a job that makes up for missed runs, or has `every`, was due at `at`, in seconds since 1970."""
+
+    def armed(self, job: str, at: float) -> None:
+        """The runs of a job with `every` that has not run yet are counted from `at`, in seconds since 1970."""

@@ -15,7 +15,8 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     `state` is that of its slot, `definition` the launch digest of its config, empty if unknown. `orphans` is what to do
     with it if it outlives its parent: None as the daemon is set, and `end` in records of versions that did not have it.
     `restarts` is the number of restarts of its job when it was started, `outdated` the kind of the rollout that is to
-    replace it. `started_at` is in seconds since 1970, 0 if unknown.
+    replace it. `started_at` is the time of its start in seconds since 1970, `spawned_at` in seconds of CLOCK_MONOTONIC;
+    both are 0 if unknown.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1, le=2**62)]
@@ -36,3 +37,4 @@ class ProcessRecord(msgspec.Struct, frozen=True):
     restarts: Annotated[int, msgspec.Meta(ge=0)] = 0
     outdated: RolloutKind | None = None
     started_at: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    spawned_at: Annotated[float, msgspec.Meta(ge=0)] = 0.0

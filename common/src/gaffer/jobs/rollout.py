@@ -6,8 +6,9 @@ a new process does not become ready.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from gaffer.jobs.slot import Slot, SlotState
 
@@ -29,8 +30,7 @@ class RolloutState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(slots=True)
-class Rollout:
+class Rollout(Struct):
     """One replacement; `total` processes are to be replaced, `replaced` have been stopped for that.
 
     `origin` is the generation of the definition to return to when an update does not become ready.

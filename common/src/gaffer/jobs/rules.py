@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from gaffer.errors import QUOTED, BadRequest, ConfigError, InvalidValue, Problem, did_you_mean, quoted
 from gaffer.jobs.names import MAX_PROCESS_ENDPOINTS, parse_job_name
 from gaffer.jobs.words import MAX_WORD, SplitError, parse_words, split_words
@@ -167,8 +169,7 @@ def at_least_one(value: Any, lax: bool) -> int:
     return int(number)
 
 
-@dataclass(frozen=True)
-class OneOf:
+class OneOf(Struct, frozen=True):
     """One of some words; the first stands for an empty value."""
 
     words: tuple[str, ...]
@@ -183,19 +184,19 @@ class OneOf:
         return str(value)
 
 
-class _JobKind(OneOf):
+class _JobKind(OneOf, frozen=True):
     """`service`, whose processes are kept running, or `once`, whose processes run to completion."""
 
 
-class _Overlap(OneOf):
+class _Overlap(OneOf, frozen=True):
     """`skip`, `queue` or `replace`."""
 
 
-class _Missed(OneOf):
+class _Missed(OneOf, frozen=True):
     """`skip` or `once`."""
 
 
-class _LogFormat(OneOf):
+class _LogFormat(OneOf, frozen=True):
     """`raw`, the output unchanged, `timestamps` before each line, or `json`, an object for each line."""
 
 

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from gaffer.errors import InvalidValue, Problem
 from gaffer.runtime.ini import Section, Value
@@ -26,8 +26,7 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_./:=@%+,${}-]+")
 _ESCAPED = re.compile(r'[\\"`]')
 
 
-@dataclass
-class SectionSettings:
+class SectionSettings(Struct):
     """The settings in a section, for `JobConfig.from_dict` with `lax`, and all mistakes in it.
 
     `places` has the position of each part of `settings`, such as `$.env.PORT`.

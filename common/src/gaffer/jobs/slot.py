@@ -5,9 +5,10 @@ chooses the cue, see gaffer.jobs.job.
 """
 
 from collections.abc import Set
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from gaffer.jobs.probing import Question
 
@@ -114,8 +115,7 @@ TIMERS: dict[str, Set[SlotState]] = {
 }
 
 
-@dataclass(slots=True)
-class Slot:
+class Slot(Struct):
     """One instance of a job: its state and the process it holds, if any. Times are monotonic seconds."""
 
     index: int

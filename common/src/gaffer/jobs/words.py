@@ -6,8 +6,9 @@ builds each word character by character, which takes time quadratic in the lengt
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 MAX_WORD = 128 * 1024 - 1
 """The maximum bytes of an argument, and of a whole command line (MAX_ARG_STRLEN less its NUL byte, execve(2))."""
@@ -61,8 +62,7 @@ class Piece(NamedTuple):
     quoting: str
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(Struct, frozen=True):
     """A word of a command line; `source` is the word as written, with its quotes."""
 
     pieces: tuple[Piece, ...]

@@ -11,9 +11,11 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from gaffer.http.access import Grant, Scope
 from gaffer.http.revocation import Revocation
@@ -31,8 +33,7 @@ class NewLogin(NamedTuple):
     token: str
 
 
-@dataclass(eq=False)
-class _Login:
+class _Login(Struct, eq=False):
     """A login: `grant` is for cookie and token, `reading` for the cookie alone; both end with the key's grant."""
 
     key: Grant

@@ -15,9 +15,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
+
+from msgspec import Struct, field
 
 from gaffer.errors import ConfigError, StartFailed
 from gaffer.jobs.config import JobConfig
@@ -47,8 +48,7 @@ DISCARD = subprocess.DEVNULL
 MERGE = subprocess.STDOUT
 
 
-@dataclass(slots=True)
-class Child:
+class Child(Struct):
     """A running OS process and our ends of its pipes; `popen` is None if we did not start it.
 
     `streams` are our ends of the custom streams, in the order of their labels; `stream_inputs` has a second descriptor

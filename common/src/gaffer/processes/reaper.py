@@ -22,9 +22,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from gaffer.processes import forks, procfs
 from gaffer.processes.cgroups import Cgroups
@@ -63,8 +64,7 @@ class Leader(Protocol):
         """Handle members that can't be signalled, or survive SIGKILL; if `final`, nothing more will be tried."""
 
 
-@dataclass(slots=True, eq=False)
-class _Tree:
+class _Tree(Struct, eq=False):
     leader: Leader
     order: int = 0  # the signal for all members
     ordered: int = 0  # the time of the order, in clock ticks since boot

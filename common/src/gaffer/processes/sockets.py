@@ -12,8 +12,9 @@ import pwd
 import select
 import socket
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+from msgspec import Struct
 
 from gaffer.errors import BadRequest, InvalidValue, StartFailed
 from gaffer.jobs.listening import SocketSpec, parse_socket
@@ -317,8 +318,7 @@ class _File(NamedTuple):
     inode: int
 
 
-@dataclass(eq=False, slots=True)
-class _Opened:
+class _Opened(Struct, eq=False):
     """An open socket; `address` is that of a tcp socket, `file` identifies the file of a unix one."""
 
     spec: SocketSpec

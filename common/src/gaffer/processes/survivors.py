@@ -1,14 +1,22 @@
 """Processes that outlived the manager that started them, and what is left of them for the next one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from gaffer.jobs.records import ProcessRecord
 
 
 class ExitSource(Protocol):
-    """The parent of processes that outlived their manager: it reports how they exit, and holds them as zombies."""
+    """Reports how processes that outlived their manager exit.
+
+    It is their parent and holds them as zombies, but for those that another one had adopted which has ended.
+    """
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
 
     @property
     def connected(self) -> bool:
@@ -21,8 +29,7 @@ class ExitSource(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Survivor:
+class Survivor(Struct, frozen=True):
     """A process that an earlier manager left, which may have exited meanwhile.
 
     `descriptors` are its pidfd and the earlier manager's ends of its pipes, by name. `parent` is None for a process

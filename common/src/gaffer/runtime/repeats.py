@@ -1,16 +1,16 @@
 """Limits on entries that repeat. Pure."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 PERIOD = 60.0  # seconds
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Summary(Generic[T]):
+class Summary(Struct, Generic[T], frozen=True):
     """The last of `count` entries that did not pass; `mixed` if they had different keys."""
 
     last: T
@@ -18,8 +18,7 @@ class Summary(Generic[T]):
     mixed: bool
 
 
-@dataclass(slots=True)
-class _Period(Generic[T]):
+class _Period(Struct, Generic[T]):
     begin: float
     count: int = 0
     last: T | None = None

@@ -14,6 +14,7 @@ Status = Literal["alive", "suspect", "draining"]
 Departure = Literal["left", "expired", "replaced", "deleted"]
 NodeEvent = Literal["add_node", "identify", "update_node", "remove_node"]
 JobEvent = Literal["add_job", "remove_job"]
+JobStateEvent = Literal["update_job"]
 ProcessEvent = Literal["add_process", "update_process", "remove_process"]
 
 
@@ -54,13 +55,25 @@ class NodeProcess(TypedDict):
     endpoints: list[EndpointInfo]
 
 
+class JobState(TypedDict):
+    """The state of a job on a node, as the node derives it, and why; `expected` processes should run now.
+
+    All are null if the node does not report them.
+    """
+
+    state: Later[str | None]
+    reason: Later[str | None]
+    expected: Later[int | None]
+
+
 class NodeTable(NodeInfo):
-    """A node with the processes of each of its jobs."""
+    """A node with the processes of each of its jobs, and their states as far as it reports them."""
 
     jobs: dict[str, list[NodeProcess]]
+    states: Later[dict[str, JobState]]
 
 
-class JobSource(TypedDict):
+class JobSource(JobState):
     """A node that has a job: `pids` are the processes that accept work, `processes` all processes."""
 
     name: str
@@ -199,7 +212,10 @@ class NodeLink(TypedDict):
 
 
 class FoundNode(AgedNodeInfo):
-    """A node of the cluster: the numbers of its jobs, of those without a ready process, and of its processes.
+    """A node of the cluster: the numbers of its jobs, of those that are not ready, and of its processes.
+
+    A job is not ready if fewer of its processes are than should run now: none of a job that is stopped, scaled to 0 or
+    between its runs. One process should run if the node does not report the states of its jobs.
 
     `lookupds` are those it announces to, null if it does not report them.
     """
@@ -211,19 +227,26 @@ class FoundNode(AgedNodeInfo):
     processes: int
 
 
-NodeJobState = Literal["none", "starting", "draining", "ready"]
+NodeJobState = Literal[
+    "failed", "backoff", "none", "stopping", "starting", "waiting", "stopped", "completed", "running"
+]
 
 
 class FoundNodeJob(TypedDict):
     """A job on the node named `node`.
 
-    `state` is that of its processes: `starting` or `draining` if none of them is ready, `none` if there are none.
+    `state` and `reason` are what the node reports, `ready` the number of its processes that are ready, and `expected`
+    of those that should run now. If the node reports no states, `reason` and `expected` are null, and `state` is that
+    of its processes: `starting` or `stopping` if none of them is ready, `none` if there are none.
     """
 
     key: Key
     name: str
     session: str
     state: NodeJobState
+    reason: str | None
+    ready: int
+    expected: int | None
     node: str
     node_id: str | None
     origin: str
@@ -371,6 +394,14 @@ class JobMessage(TypedDict):
     job_name: str
 
 
+class JobStateMessage(JobState):
+    """The state of a job of a node has changed, or its reason."""
+
+    event: Later[JobStateEvent]
+    node: NodeInfo
+    job_name: str
+
+
 class ProcessMessage(TypedDict):
     """A process of a job was added, changed or removed."""
 
@@ -396,4 +427,4 @@ class StaleMessage(TypedDict):
     warming: Later[bool]
 
 
-Message = NodeMessage | JobMessage | ProcessMessage | ForgetMessage | StaleMessage
+Message = NodeMessage | JobMessage | JobStateMessage | ProcessMessage | ForgetMessage | StaleMessage

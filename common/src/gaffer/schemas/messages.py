@@ -4,7 +4,8 @@ The six types of 0.5 (IDENTIFY, PING, REGISTER_JOB, UNREGISTER_JOB, REGISTER_PRO
 the fields they had then. A peer that sends an `id` with IDENTIFY numbers its changes with `seq`, a counter that starts
 with the peer, and may send the other types too.
 
-A lookupd that `reports` also takes REPORT, which people read: the node's other lookupds, and notable events.
+A lookupd that `reports` also takes REPORT, which people read: the node's other lookupds, notable events, and the states
+of jobs with their reasons, at most once a second.
 
 The limits apply to both ends: a node checks its configuration against them, so that lookupds never refuse its messages.
 
@@ -46,6 +47,8 @@ MAX_LABELS_SIZE = 32 * 1024  # bytes of all labels as JSON
 
 MAX_LINKS = 16  # lookupds of a node that it reports
 MAX_REPORTED = 50  # events in a report, and that a node keeps for lookupds that miss them
+MAX_REPORTED_JOBS = 500  # in a report
+MAX_REASON = 200  # characters of the reason for the state of a job
 MAX_DETAILS = 16
 MAX_DETAIL = 500  # characters
 
@@ -198,18 +201,28 @@ class ReportedEvent(Struct, frozen=True, omit_defaults=True):
     details: Annotated[dict[Word, Detail], Meta(max_length=MAX_DETAILS)] = {}
 
 
+class JobReport(Struct, frozen=True, gc=False):
+    """The state of a job as its node derives it (see JobState), and why; `expected` processes should run now."""
+
+    state: Annotated[str, Meta(pattern="^[a-z_]{1,32}$")]
+    reason: Annotated[str, Meta(max_length=MAX_REASON)] | None = None
+    expected: Number = 0
+
+
 class Report(_Request, tag="REPORT"):
     """What people want to know about the node.
 
     now: the clock of the node, in seconds since 1970, to which its other times relate. lookupds: all lookupds that it
     announces to; null if unchanged. events: notable events in order, numbered since the start of the node; `first` is
-    the number of the first. What the lookupd has already is ignored.
+    the number of the first. What the lookupd has already is ignored. jobs: the jobs whose state has changed, by their
+    qualified names; all jobs, in several reports if they are many, follow each SNAPSHOT.
     """
 
     now: Time
     lookupds: Annotated[list[LookupLink], Meta(max_length=MAX_LINKS)] | None = None
     events: Annotated[list[ReportedEvent], Meta(max_length=MAX_REPORTED)] = []
     first: Number = 0
+    jobs: Annotated[dict[JobNameText, JobReport], Meta(max_length=MAX_REPORTED_JOBS)] = {}
 
 
 class Snapshot(_Request, tag="SNAPSHOT"):

@@ -18,7 +18,11 @@ class Instance(TypedDict):
     slot: Later[Annotated[int, Meta(description="The slot number, from 1.")]]
     state: SlotState
     probe_error: Later[Annotated[str | None, Meta(description="The last error of its probes.")]]
-    retry_in: Later[Annotated[float | None, Meta(description="Seconds until its back-off ends; null without one.")]]
+    retry_in: Later[
+        Annotated[
+            float | None, Meta(description="Seconds until its next start after failures; null if none is planned.")
+        ]
+    ]
     started_at: Later[Annotated[float | None, Meta(description="Seconds since 1970.")]]
     uptime: Later[Annotated[float, Meta(description="In seconds.")]]
     port: Later[Annotated[int | None, Meta(description="The value of its variable PORT.")]]
@@ -87,6 +91,9 @@ class JobView(TypedDict):
     running: Annotated[int, Meta(description="Live processes, except draining and stopping ones.")]
     running_out: Annotated[int, Meta(description="Processes in `running` that run once.")]
     max_processes: Annotated[int, Meta(description="Processes that should run.")]
+    expected: Later[
+        Annotated[int, Meta(description="Processes that should run now: 0 if it is stopped or between runs.")]
+    ]
     processes: Annotated[list[int], Meta(description="The pids of the processes in `running`.")]
     state: JobState
     reason: Annotated[str | None, Meta(description="Human-readable reason for this state.")]
@@ -131,8 +138,10 @@ class JobSummary(TypedDict):
     active: Annotated[bool, Meta(description="Whether it should run and was not given up.")]
     running: Annotated[int, Meta(description="Live processes, except draining and stopping ones.")]
     max_processes: Annotated[int, Meta(description="Processes that should run.")]
+    expected: Annotated[int, Meta(description="Processes that should run now: 0 if it is stopped or between runs.")]
     processes: Annotated[list[int], Meta(description="The pids of the processes in `running`.")]
     restarts: Annotated[int, Meta(description="Number of processes that ended and were replaced.")]
     uptime: Annotated[float | None, Meta(description="Of the oldest of these processes, in seconds.")]
     next_run: Annotated[float | None, Meta(description="Start of the next scheduled run, seconds since 1970.")]
+    retry_in: Annotated[float | None, Meta(description="Seconds until the next start after failures, of any process.")]
     last_exit: ExitSummary | None

@@ -1,8 +1,8 @@
 """Journals: memory that outlives gafferd and holds what was received from a process, or is on its way to it.
 
-A journal is a memfd that the keeper holds as well. The kernel moves data between it and a pipe by splice(2), which also
-advances the position of the file: so the position is the exact number of bytes that were moved, whatever kills us. The
-first HEADER bytes say what must be known about them:
+A journal is a memfd that the keeper holds as well. The kernel moves data between it and a pipe by splice(2), and to a
+socket by sendfile(2), which also advance the position of the file: so the position is the exact number of bytes that
+were moved, whatever kills us. The first HEADER bytes say what must be known about them:
 
     0    magic, and the epoch of the ring
     24   offset of the oldest byte kept
@@ -176,9 +176,13 @@ class Journal:
         os.pwrite(self._fd, _OFFSET.pack(self.accepted + len(data)), _INPUT_AT)
         self.accepted += len(data)
 
-    def deliver(self, pipe: int) -> int:
-        """Move to `pipe` what it has room for; return the number of bytes, at least 1."""
-        delivered = os.splice(self._fd, pipe, self.accepted - self.end, flags=os.SPLICE_F_NONBLOCK)
+    def deliver(self, fd: int, *, is_socket: bool = False) -> int:
+        """Move to a pipe, or a socket, what it has room for; return the number of bytes, at least 1."""
+        left = self.accepted - self.end
+        if is_socket:
+            delivered = os.sendfile(fd, self._fd, None, left)
+        else:
+            delivered = os.splice(self._fd, fd, left, flags=os.SPLICE_F_NONBLOCK)
         self.end += delivered
         return delivered
 

@@ -9,8 +9,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
+
+from msgspec import Struct
 
 from gaffer.errors import GafferError
 from gaffer.runtime.log_lines import timestamp
@@ -63,8 +64,7 @@ class LogPiece(NamedTuple):
         return self.offset + len(self.data)
 
 
-@dataclass(frozen=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """A file of a log, open as `fd`: it holds the offsets `start` to `end`, in segments by `marks`."""
 
     fd: int

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import secrets
+import stat
 import struct
 import termios
 import threading
@@ -233,11 +234,12 @@ def _resize(fd: int | None, size: int) -> bool:
 
 
 class Input:
-    """The writing end of a pipe. Data of different calls is never interleaved (IO-12). Closes `fd`.
+    """The writing end of a pipe or a socket. Data of different calls is never interleaved (IO-12). Closes `fd`.
 
     `life` is an empty source that closes when nothing more can be written, so that a cursor can wait for that. With a
-    `keeper` the queue is a journal, kept as `stdin.journal`; `adopted` is that of an earlier gafferd, whose queue goes
-    on. Data of another thread that is written before there is a journal is in it once the loop has run.
+    `keeper`, which holds `fd` as `name`, the queue is a journal, kept as `NAME.journal`; `adopted` is that of an
+    earlier gafferd, whose queue goes on. Data of another thread that is written before there is a journal is in it once
+    the loop has run.
     """
 
     def __init__(
@@ -246,13 +248,15 @@ class Input:
         fd: int,
         keeper: StreamKeeper | None = None,
         *,
+        name: str = "stdin",
         adopted: int | None = None,
     ) -> None:
         self.life: Source[Any] = Source()
         self._loop = loop
         self._fd: int | None = fd
-        self._keeper = keeper
-        self._journal = open_journal(adopted, "stdin") if adopted is not None else None
+        self._keeper, self._name = keeper, name
+        self._is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+        self._journal = open_journal(adopted, name) if adopted is not None else None
         self._begins = keeper is not None and adopted is None
         self._lock = threading.Lock()
         self._queue: deque[memoryview] = deque()
@@ -324,8 +328,8 @@ class Input:
         """Close the pipe; queued data is lost."""
         keeper = self._keeper
         self.release()
-        if keeper is not None:
-            keeper.drop("stdin")  # else the process would not see the end
+        if keeper is not None and not self._is_socket:  # a socket is still read
+            keeper.drop(self._name)  # else the process would not see the end
 
     def release(self) -> None:
         """Close our end of the pipe; what is queued in a journal waits for a gafferd that adopts it."""
@@ -349,14 +353,14 @@ class Input:
         assert self._keeper is not None
         self._begins = False
         try:
-            journal = Journal.create("stdin", secrets.token_hex(8))
+            journal = Journal.create(self._name, secrets.token_hex(8))
             for data in self._queue:
                 journal.accept(data)
         except OSError as error:
             log.warning("input won't outlive gafferd: %s", error.strerror)
             return
         self._queue.clear()
-        self._keeper.keep("stdin.journal", journal.fileno())
+        self._keeper.keep(f"{self._name}.journal", journal.fileno())
         self._journal = journal
 
     def _store(self, journal: Journal, data: bytes) -> None:
@@ -406,10 +410,11 @@ class Input:
 
     def _deliver(self, journal: Journal, fd: int) -> None:
         while journal.end < journal.accepted:
-            self._waiting -= journal.deliver(fd)
+            self._waiting -= journal.deliver(fd, is_socket=self._is_socket)
             if journal.end - journal.start >= RELEASE:
-                # The pipe shares the memory of what the process has not read.
-                unread = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
+                # The pipe or socket shares the memory of what the process has not read.
+                question = termios.TIOCOUTQ if self._is_socket else termios.FIONREAD
+                unread = struct.unpack("i", fcntl.ioctl(fd, question, bytes(4)))[0]
                 journal.release(journal.end - unread)
 
 

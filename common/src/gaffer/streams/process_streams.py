@@ -145,8 +145,11 @@ class ProcessStreams:
         for label, fd, input_fd in zip(self._config.custom_streams, child.streams, child.stream_inputs, strict=False):
             stream = self.by_label[label]
             assert stream.ring is not None
-            stream.input = Input(self._loop, input_fd)
-            self._connect_output(child, launch.stream_name(label), fd, stream.ring, keeper)
+            name = launch.stream_name(label)
+            input_name = f"{name}:input"  # no label has a colon there: it would be quoted
+            adopted_input = child.journals.pop(f"{input_name}.journal", None)
+            stream.input = Input(self._loop, input_fd, keeper, name=input_name, adopted=adopted_input)
+            self._connect_output(child, name, fd, stream.ring, keeper)
         child.streams, child.stream_inputs = [], []
 
     def _connect_output(

@@ -10,8 +10,9 @@ import logging
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from gaffer.errors import ProcessError, StartFailed
 from gaffer.jobs.config import JobConfig
@@ -67,8 +68,7 @@ class TooManyCommands(ProcessError):
     reason = "too_many_commands"
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(Struct, frozen=True):
     """The end of a command.
 
     `outcome` is SUCCEEDED if it exited with 0 by itself, TIMED_OUT if it was stopped because it did not exit in time,

@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gaffer.errors import ProcessError, StartFailed
 from gaffer.events import EventEmitter
@@ -52,8 +53,7 @@ _OF_THE_MANAGER = frozenset({"create", "update", "delete"})
 _OF_A_STATE = frozenset({"ready", "not_ready", "stop_pid", "reap", "rollout", "rollout_failed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Settings of new processes: capture of output, targets of records, logs and sockets, the node id in the cookie."""
 
     capture_all: bool = False
@@ -565,10 +565,14 @@ class Executor:
         """Arm a schedule; only for a job that was just loaded, runs can have been missed."""
         first = job not in self._scheduled
         self._scheduled.add(job)
-        self._timetable.arm(job, job.config, last_run=job.last_run, catch_up=first)
+        if job.config.every and job.last_run is None and (job.armed_at is None or not first):
+            job.armed_at = time.time()
+            if self._settings.recorder is not None:
+                self._settings.recorder.armed(str(job.name), job.armed_at)
+        self._timetable.arm(job, job.config, last_run=job.last_run or job.armed_at, catch_up=first)
 
     def _on_run_due(self, job: Job, at: float) -> None:
-        if job.config.missed == "once" and self._settings.recorder is not None:
+        if (job.config.missed == "once" or job.config.every) and self._settings.recorder is not None:
             self._settings.recorder.ran(str(job.name), at)
         self.submit(job, ev.ScheduleDue(at))
 

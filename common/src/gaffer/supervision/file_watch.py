@@ -8,8 +8,9 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +133,7 @@ def _subdirectories(directory: str) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
-@dataclass(frozen=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """The patterns of a job, relative to `cwd`."""
 
     patterns: Sequence[str]

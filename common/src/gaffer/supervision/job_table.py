@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from gaffer.errors import ProcessNotFound
+from gaffer.jobs.exits import ExitRecord
 from gaffer.jobs.job import Job
 from gaffer.jobs.names import JobName
 from gaffer.processes.survivors import Survivor
@@ -12,17 +13,19 @@ from gaffer.processes.survivors import Survivor
 class JobTable:
     """The loaded jobs by name, and the unloaded ones until their last process has ended.
 
-    `survivors` are the processes that an earlier manager left; `adopt` gives them to the job of their name.
+    `survivors` are the processes that an earlier manager left; `adopt` gives them to the job of their name. `exits` are
+    those that are remembered.
     """
 
-    def __init__(self, survivors: Iterable[Survivor] = ()) -> None:
+    def __init__(self, survivors: Iterable[Survivor] = (), exits: Iterable[ExitRecord] = ()) -> None:
         self._jobs: dict[JobName, Job] = {}
         self._leaving: list[Job] = []
         self._survivors: dict[str, list[Survivor]] = {}  # by the qualified name of the job
-        last = 0
+        last = max((each.pid for each in exits), default=0)
         for each in survivors:
             self._survivors.setdefault(each.record.job, []).append(each)
-            last = max(last, each.record.pid)  # they keep their ids
+            last = max(last, each.record.pid)
+        # Survivors keep their ids, by which exits are told apart, too.
         self._pids = itertools.count(last + 1)
 
     def __iter__(self) -> Iterator[Job]:
@@ -50,7 +53,7 @@ class JobTable:
         return job
 
     def next_pid(self) -> int:
-        """A process id that was never used before."""
+        """A process id that is not in use, and of no exit that is remembered."""
         return next(self._pids)
 
     def add(self, job: Job) -> None:
@@ -74,9 +77,9 @@ class JobTable:
         return None if self.is_leaving(job.name) else self._jobs.get(job.name)
 
     def adopt(self, name: JobName) -> list[Survivor]:
-        """Take the survivors of the job of that name, newest first; each is given once."""
+        """Take the survivors of the job of that name, oldest first; each is given once."""
         found = self._survivors.pop(str(name), [])
-        return sorted(found, key=lambda each: each.record.pid, reverse=True)
+        return sorted(found, key=lambda each: each.record.pid)
 
     def unclaimed(self) -> set[str]:
         """The qualified names of the jobs of survivors that no job has adopted, but for detached processes."""

@@ -1,11 +1,11 @@
 """Loading jobs with all that is left of their predecessors: what is desired of them, processes, exits."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 
 from msgspec import structs
 
+from gaffer.jobs import adoption
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.desired import Desired
@@ -37,30 +37,32 @@ class Loading:
         past = self._past.pop(str(job.name), Past())
         survivors = self._jobs.adopt(job.name)
         pids = {each.record.pid for each in survivors}
-        job.last_run = past.last_run
-        job.restarts = max([past.restarts, *(each.record.restarts for each in survivors)])
+        job.last_run, job.armed_at = past.last_run, past.armed_at
         # The exit of a survivor may be known already, while what follows from it was not stored.
+        again = [each.restarts for each in past.exits if each.pid in pids and each.restarts is not None]
+        job.restarts = max([min([past.restarts, *again]), *(each.record.restarts for each in survivors)])
         job.exits.extend(each for each in past.exits if each.pid not in pids)
         self._jobs.add(job)
-        self._executor.publish(job, "create")
+        self._executor.publish(job, "create", **adoption.mark(bool(survivors)))
         if self._jobs.is_leaving(job.name):
             self._executor.submit(job, ev.NameFreed(False))
         disabling = desired.disabling(time.time())
         if disabling is not None:
             self._executor.submit(job, disabling)
-        for each in survivors:
-            self._adopt(job, each)
-            if desired.phase is not Phase.STARTED and not each.exited:
+        newest = _newest(survivors)
+        for each in survivors:  # oldest first: in this order those that have exited are listed
+            self._adopt(job, each, newest)
+            # A committed process runs whether its job does or not.
+            if desired.phase is not Phase.STARTED and each.record.slot and not each.exited:
                 self._executor.submit(job, ev.ProcessStopRequested(each.record.pid))
         if desired.phase is Phase.STARTED:
             self._executor.submit(job, ev.StartRequested(desired.target))
 
-    def _adopt(self, job: Job, survivor: Survivor) -> None:
+    def _adopt(self, job: Job, survivor: Survivor, newest: Mapping[int, int]) -> None:
         record = survivor.record
+        replaced = newest[record.slot] != record.pid
         self._executor.expect(survivor)
-        stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
-        age = procfs.age(stat.start_time if stat is not None else record.start_time)
-        self._executor.submit(job, ev.Adopted(record.pid, record, age, survivor.exited))
+        self._executor.submit(job, ev.Adopted(record.pid, record, _age(survivor), survivor.exited, replaced))
 
     def end_unclaimed(self) -> list[str]:
         """End the survivors that no job has adopted, but for detached ones; return the names of their jobs.
@@ -76,8 +78,23 @@ class Loading:
             config = JobConfig(parsed.name, "unknown", graceful_timeout=timeout, numprocesses=0)
             job = Job(parsed, config, self._jobs.next_pid)
             self._jobs.add_leaving(job)
+            newest = _newest(survivors)
             for each in survivors:
                 # It is stopped because of the job, not because of its definition.
-                self._adopt(job, replace(each, record=structs.replace(each.record, definition="")))
+                self._adopt(job, structs.replace(each, record=structs.replace(each.record, definition="")), newest)
             self._executor.submit(job, ev.Unloaded())
         return names
+
+
+def _newest(survivors: Iterable[Survivor]) -> dict[int, int]:
+    """Return the pid of the newest survivor in each slot, given the oldest first."""
+    return {each.record.slot: each.record.pid for each in survivors}
+
+
+def _age(survivor: Survivor) -> float:
+    """Return how many seconds ago a process was started."""
+    record = survivor.record
+    if record.spawned_at:
+        return max(0.0, time.monotonic() - record.spawned_at)
+    stat = procfs.read_stat(record.os_pid) if survivor.parent is not None else None
+    return procfs.age(stat.start_time if stat is not None else record.start_time)

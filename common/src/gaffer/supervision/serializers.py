@@ -25,6 +25,14 @@ class Announcement(msgspec.Struct, frozen=True):
     endpoints: list[EndpointInfo]
 
 
+class JobAnnouncement(msgspec.Struct, frozen=True):
+    """What a job does, for people: its visible state, the reason, and how many processes it should have now."""
+
+    state: str
+    reason: str | None
+    expected: int
+
+
 _ANNOUNCED = {
     SlotState.SPAWNING: "starting",
     SlotState.STARTING: "starting",
@@ -51,6 +59,11 @@ def announcements(job: Job, running: Mapping[int, Process], host: str) -> dict[i
             endpoints = endpoints_of(job, process, host) if slot.index else []
             found[process.pid] = Announcement(_ANNOUNCED[slot.state], endpoints)
     return found
+
+
+def job_announcement(job: Job) -> JobAnnouncement:
+    """What lookupds show of the job itself."""
+    return JobAnnouncement(job.state.value, _reason(job), job.expected)
 
 
 def job_status(job: Job) -> JobStatus:
@@ -82,6 +95,7 @@ def job_info(
         "running": len(pids),
         "running_out": len(pids) - len(job.pids()),
         "max_processes": job.target,
+        "expected": job.expected,
         "processes": pids,
         "config": job.config.to_dict(),
         "state": job.state,
@@ -117,10 +131,14 @@ def job_summary(job: Job, running: Mapping[int, Process]) -> JobSummary:
         "active": job.active and not job.disabled,
         "running": len(pids),
         "max_processes": job.target,
+        "expected": job.expected,
         "processes": pids,
         "restarts": job.restarts,
         "uptime": round(uptime, 3) if uptime is not None else None,
         "next_run": job.next_run,
+        "retry_in": _seconds_until(
+            min((at for slot in job.slots.values() if (at := job.retry_at(slot)) is not None), default=None)
+        ),
         "last_exit": None
         if last is None
         else {
@@ -143,6 +161,10 @@ def job_instances(job: Job, running: Mapping[int, Process], host: str) -> list[I
     ]
 
 
+def _seconds_until(at: float | None) -> float | None:
+    return None if at is None else round(max(0.0, at - time.monotonic()), 3)
+
+
 def _reason(job: Job) -> str | None:
     crash_loop = job.crash_loop(time.monotonic())
     return crash_loop if crash_loop and job.state is JobState.BACKOFF else job.reason or crash_loop
@@ -156,7 +178,7 @@ def _instance(job: Job, slot: Slot, running: Mapping[int, Process], host: str) -
         "slot": slot.index,
         "state": slot.visible_state,
         "probe_error": slot.probe_error or None,
-        "retry_in": round(max(0.0, slot.retry_at - time.monotonic()), 3) if slot.state is SlotState.BACKOFF else None,
+        "retry_in": _seconds_until(job.retry_at(slot)),
         "started_at": round(process.started_at, 3) if process else None,
         "uptime": round(process.uptime, 3) if process else 0.0,
         "port": process.port if process else None,

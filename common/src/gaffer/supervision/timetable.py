@@ -10,9 +10,10 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.schedule import missed_runs, next_run
@@ -24,8 +25,7 @@ CORRECTION = 3 * 3600.0  # seconds; the wall clock was wrong before when it is s
 K = TypeVar("K", bound=Hashable)
 
 
-@dataclass(slots=True, eq=False)
-class _Entry(Generic[K]):
+class _Entry(Struct, Generic[K], eq=False):
     job: K
     config: JobConfig
     agenda: "_Agenda[K]"

@@ -15,10 +15,13 @@ from gaffer.schemas.messages import (
     MAX_LINKS,
     PROTOCOL_VERSION,
     Identify,
+    RegisterJob,
+    UnregisterJob,
     check_labels,
     check_node_name,
     check_origin,
 )
+from gafferd.announce.job_states import AnnouncedJob, JobStates
 from gafferd.announce.journal import Journal, Table
 from gafferd.announce.link import Link, websocket_url
 from gafferd.announce.reports import Reports
@@ -26,12 +29,17 @@ from gafferd.state.identity import Identity
 
 DRAIN_TIMEOUT = 1.0  # seconds
 LEAVE_TIMEOUT = 1.0
+STATES_INTERVAL = 1.0  # seconds between reports of the states of jobs
+STATES_DELAY = 0.1  # seconds from a change to its report: starting a job changes its state several times
+STATES_REVIEW = 5.0  # seconds until jobs are looked at whose reason can end without an event
 
 
 class AnnouncedManager(Protocol):
     """Interface of the manager for the announcer."""
 
     def announced(self, among: Collection[JobName] | None = None) -> Table: ...
+
+    def announced_states(self, among: Collection[JobName] | None = None) -> Mapping[JobName, AnnouncedJob]: ...
 
     def on_change(self, callback: Callable[[], None]) -> None: ...
 
@@ -72,6 +80,10 @@ class Announcer:
         self._version = version
         self._journal = Journal()
         self._changed: set[JobName] = set()
+        self._states = JobStates()
+        self._restated: set[JobName] = set()  # whose states are to be reported
+        self._states_reported = 0.0  # loop time
+        self._states_due: asyncio.TimerHandle | None = None
         self._source: AnnouncedManager | None = None
         headers = {"User-Agent": f"gafferd/{__version__} ({quote(name)})"}
         if cluster_key is not None:
@@ -81,7 +93,17 @@ class Announcer:
             unique.setdefault(websocket_url(address), address)
         self._reports = Reports()
         self._links = [
-            Link(address, self._journal, self._reports, self._identify, self._outgrow, self._report_links, headers, ssl)
+            Link(
+                address,
+                self._journal,
+                self._reports,
+                self._states,
+                self._identify,
+                self._outgrow,
+                self._report_links,
+                headers,
+                ssl,
+            )
             for address in unique.values()
         ]
 
@@ -93,6 +115,7 @@ class Announcer:
         self._journal.draining = False
         manager.on_job_change(self._changed.add)
         self._journal.update(manager.announced())
+        self._states.update(manager.announced_states())
         manager.on_change(self._update)
         for link in self._links:
             link.start()
@@ -153,6 +176,9 @@ class Announcer:
             self._source.off_change(self._update)
             self._source.off_job_change(self._changed.add)
             self._source = None
+        if self._states_due is not None:
+            self._states_due.cancel()
+            self._states_due = None
 
     def _identify(self, msgid: str) -> Identify:
         origin = check_origin(self._origin()) if callable(self._origin) else self._origin
@@ -181,5 +207,33 @@ class Announcer:
         while self._changed:  # other threads may add to it concurrently
             among.add(self._changed.pop())
         changes = self._journal.update(self._source.announced(among), {str(name) for name in among})
+        for change in changes:
+            if isinstance(change, RegisterJob | UnregisterJob):
+                self._states.forget(change.job_name)  # as lookupds do
         for link in self._links:
             link.announce(changes)
+        if among:
+            self._restated |= among
+            now = asyncio.get_running_loop().time()
+            self._plan_states(max(now + STATES_DELAY, self._states_reported + STATES_INTERVAL))
+
+    def _plan_states(self, at: float) -> None:
+        """Report states at this loop time, if not earlier."""
+        if self._states_due is not None:
+            if self._states_due.when() <= at:
+                return
+            self._states_due.cancel()
+        self._states_due = asyncio.get_running_loop().call_at(at, self._report_states)
+
+    def _report_states(self) -> None:
+        self._states_due = None
+        if self._source is None:
+            return
+        among, self._restated = self._restated, set()
+        self._states.update(self._source.announced_states(among), among)
+        for link in self._links:
+            link.report_jobs()
+        self._states_reported = asyncio.get_running_loop().time()
+        self._restated = self._states.unsettled
+        if self._restated:
+            self._plan_states(self._states_reported + STATES_REVIEW)

@@ -22,6 +22,7 @@ from gaffer.runtime import tls
 from gaffer.schemas.bodies import LookupdState
 from gaffer.schemas.messages import (
     MAX_MESSAGE_SIZE,
+    MAX_REPORTED_JOBS,
     Drain,
     Identify,
     Leave,
@@ -36,6 +37,7 @@ from gaffer.schemas.messages import (
     encode,
 )
 from gafferd.announce.dialing import open_websocket
+from gafferd.announce.job_states import JobStates
 from gafferd.announce.journal import Change, Journal
 from gafferd.announce.reports import Reports
 
@@ -121,6 +123,7 @@ class Link:
         address: str,
         journal: Journal,
         reports: Reports,
+        states: JobStates,
         identify: Callable[[str], Identify],
         outgrow: Callable[[int], bool],
         changed: Callable[[], None],
@@ -133,6 +136,7 @@ class Link:
         self.error: str | None = None
         self._journal = journal
         self._reports = reports
+        self._states = states
         self._changed = changed
         self._since = time.time()
         self._epoch: str | None = None
@@ -140,6 +144,7 @@ class Link:
         self._takes_reports = False
         self._reported = 0  # events that were sent on this connection, or known before
         self._acknowledged = 0  # events that the lookupd of `_epoch` has
+        self._stated = 0  # the number of the last change of a job's state that was sent after the last snapshot
         self._identify = identify
         self._outgrow = outgrow
         self._headers = headers
@@ -193,9 +198,13 @@ class Link:
 
     def resume(self) -> None:
         """Announce that the node is back in service, which takes a snapshot."""
-        for message in self._journal.plain_offers() if self._plain else [self._snapshot()]:
-            if self.connected:
-                self._post(message)
+        if not self.connected:
+            return
+        if not self._plain:
+            self._send_snapshot()
+            return
+        for message in self._journal.plain_offers():
+            self._post(message)
 
     def report(self, lookupds: list[LookupLink] | None = None) -> None:
         """Send the state of the node's links and the events that the lookupd lacks, if it takes reports."""
@@ -205,6 +214,16 @@ class Link:
         self._reported = piece.end
         if piece.items or lookupds is not None:
             self._post(Report(f"{_REPORT}{piece.end}", time.time(), lookupds, piece.items, piece.offset))
+
+    def report_jobs(self) -> None:
+        """Send the states of jobs that have changed, if the lookupd takes reports."""
+        if not (self.connected and self._takes_reports) or self._leaving:
+            return
+        changed = self._states.after(self._stated)
+        self._stated = self._states.end
+        for start in range(0, len(changed), MAX_REPORTED_JOBS):
+            jobs = {str(job.name): job.report for job in changed[start : start + MAX_REPORTED_JOBS]}
+            self._post(Report(f"{_REPORT}{self._reported}", time.time(), jobs=jobs))
 
     def renew(self) -> None:
         """Reconnect after the identity of the node has changed."""
@@ -362,11 +381,19 @@ class Link:
         for message in opening:
             self._post(message)
         self._snapshot_due = not self._plain
+        self._stated = 0
         self._ping_unanswered = False
         self.connected, self.error = True, None
         logger.info("announcing to lookupd %s", self.address)
         self._show_refused()
         self._show()
+        self.report_jobs()
+
+    def _send_snapshot(self) -> None:
+        self._snapshot_due = True
+        self._post(self._snapshot())
+        self._stated = 0
+        self.report_jobs()
 
     def _snapshot(self) -> Request:
         return self._journal.snapshot(_SNAPSHOT, self._refused)
@@ -399,8 +426,7 @@ class Link:
         self._refused[change.job_name] = why
         self._show_refused()
         if not self._plain:
-            self._snapshot_due = True
-            self._post(self._snapshot())
+            self._send_snapshot()
 
     def _offer_again(self) -> None:
         """Announce jobs that were left out because of limits, now that other jobs are gone."""
@@ -411,8 +437,7 @@ class Link:
             del self._refused[job]
         if fits:
             self._show_refused()
-            self._snapshot_due = True
-            self._post(self._snapshot())
+            self._send_snapshot()
 
     def _show_refused(self) -> None:
         self.error = None
@@ -471,8 +496,7 @@ class Link:
             if reply.reconnect_window is not None:
                 self._window = reply.reconnect_window
             if reply.resync and not self._snapshot_due:
-                self._snapshot_due = True
-                self._post(self._snapshot())
+                self._send_snapshot()
 
     def _reported_until(self, number: str, reply: Reply) -> None:
         """Handle the reply to a report. What people are told is not worth a reconnection."""

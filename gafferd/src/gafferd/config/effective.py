@@ -1,17 +1,17 @@
 """The configuration that a start has: of the file, the environment and the command line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from gaffer.runtime.settings import Given
 from gafferd.config.file import EMPTY, Config, InvalidConfig, find_config, read_config
 from gafferd.config.settings import Settings, find_settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class Effective:
+class Effective(Struct, frozen=True, kw_only=True):
     """A valid configuration.
 
     `path` is that of the file, None if there is none. `given` has the settings of flags and variables by name; other

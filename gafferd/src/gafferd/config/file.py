@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from gaffer.errors import BadRequest, ConfigError, GafferError, InvalidValue, Problem, did_you_mean
 from gaffer.jobs.config import find_problems
 from gaffer.jobs.names import JobName, parse_job_name
@@ -71,8 +73,7 @@ class EndpointConfig:
     keyfile: str | None = setting("private key of the certificate", trusted_file)
 
 
-@dataclass(frozen=True)
-class DescribedJob:
+class DescribedJob(Struct, frozen=True):
     """A job as the file describes it: its section, and the settings there and in sections `[env:...]`."""
 
     section: Section
@@ -87,8 +88,7 @@ class DescribedJob:
         return self.section.problem(problem.message, problem.hint, self.place(problem.path))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Struct, frozen=True, kw_only=True):
     """A valid configuration file.
 
     `settings` holds values of `settings.Settings` by name, `endpoints` the endpoints that `http_endpoints` activates,

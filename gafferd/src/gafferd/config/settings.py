@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from msgspec import Struct
+
 from gaffer.applications.http_post import Address
 from gaffer.errors import BadRequest, InvalidValue, quoted
 from gaffer.http.access import Scope
@@ -28,8 +30,7 @@ T = TypeVar("T")
 _NONE = "none"  # of the plugins
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Struct, frozen=True):
     """Rule for a number of bytes from `lowest` to `highest`, also written as `64K` or `8M`."""
 
     lowest: int

@@ -68,6 +68,11 @@ class KeptProcesses(Recorder):
         return Survivor(record, child.descriptors, self, child.status is not None, status, child.exited_at)
 
     @property
+    def pid(self) -> int:
+        """The process id of the keeper."""
+        return self._link.pid
+
+    @property
     def connected(self) -> bool:
         """Whether the keeper is there."""
         return self._link.state["error"] is None
@@ -82,6 +87,8 @@ class KeptProcesses(Recorder):
         callback = self._watching.pop(os_pid, None)
         if callback is not None:
             callback(status, exited_at)
+        else:
+            self._reports[os_pid] = status, exited_at  # it is about to be adopted
 
     def _on_lost(self) -> None:
         for os_pid in tuple(self._watching):
@@ -150,6 +157,10 @@ class KeptProcesses(Recorder):
         """Record a scheduled run."""
         self._recorder.ran(job, at)
 
+    def armed(self, job: str, at: float) -> None:
+        """Record from when the runs of a job are counted."""
+        self._recorder.armed(job, at)
+
     # What the keeper may forget
 
     def _settle(self) -> None:
@@ -169,6 +180,7 @@ class KeptProcesses(Recorder):
     def _forget(self, pids: Iterable[int]) -> None:
         for pid in pids:
             os_pid = self._records.pop(pid).os_pid
+            self._reports.pop(os_pid, None)
             if pid in self._adopted:
                 self._adopted.discard(pid)
                 self._link.acknowledge(os_pid)

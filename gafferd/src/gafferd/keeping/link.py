@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import logging
 import os
 import socket
 import stat
+import termios
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,8 +91,8 @@ class _Fact(NamedTuple):
 class KeeperLink:
     """The connection to the keeper with the process id `pid`, and what it keeps: processes and descriptors.
 
-    An application: start it with the manager, and call `ready` once the node listens. `watchdog` is the number of
-    seconds after which the keeper replaces a gafferd that hangs.
+    An application: start it with the manager, from when on it shows that the loop is alive, and call `ready` once the
+    node listens. `watchdog` is the number of seconds after which the keeper replaces a gafferd that hangs.
 
     The link knows all that the keeper is to know. What can't be sent now is noted as pending and made into a message
     once the keeper reads again, from what is true then. So a keeper that does not read costs a note for each process
@@ -111,8 +113,9 @@ class KeeperLink:
         self._socket.setblocking(False)
         self._watchdog = watchdog
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._manager: Manager | None = None
         self._pending: dict[_Fact, None] = {}
-        self._waiting_since = 0.0  # of the first of them
+        self._waiting_since = time.monotonic()  # when the keeper was last known to have read all
         self._retry: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: str | None = None
@@ -131,10 +134,22 @@ class KeeperLink:
     def state(self) -> KeeperState:
         """The state of the keeper, as in /health."""
         error = self._error
-        if error is None and self._pending and (waited := time.monotonic() - self._waiting_since) > self._watchdog:
-            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s: {len(self._pending)} changes wait"
+        if error is None and (waited := self._unread_for()) > self._watchdog:
+            changes = f": {len(self._pending)} changes wait" if self._pending else ""
+            error = f"the keeper (pid {self.pid}) has not read for {waited:.0f} s{changes}"
         since = time.time() - (time.monotonic() - self._began)
         return {"pid": self.pid, "since": round(since, 3), "error": error}
+
+    @property
+    def follows_gafferd(self) -> bool:
+        """Whether the keeper has seen another gafferd end; known from the dump."""
+        return bool(self._last)
+
+    def _unread_for(self) -> float:
+        """Return for how many seconds the keeper has not read what was sent; looked up at each beat, too."""
+        if not self._pending and not _is_unread(self._socket):
+            self._waiting_since = time.monotonic()
+        return time.monotonic() - self._waiting_since
 
     # Processes
 
@@ -357,21 +372,30 @@ class KeeperLink:
         self._receive_dump()
         if self._last:
             logger.warning("started again by the keeper (pid %d): %s", self.pid, self._last)
-        self._loop = loop
+        self._loop, self._manager = loop, manager
         loop.add_reader(self._socket, self._receive)
         self._send_pending()
-
-    def ready(self) -> None:
-        """Report that the node listens, and from now on that its loop is alive."""
-        self._serves = True
-        self._say(f"READY=1\nWATCHDOG={self._watchdog:g}")
         self._beat()
 
+    def ready(self) -> None:
+        """Report that the node listens."""
+        self._serves = True
+        self._say(f"READY=1\nWATCHDOG={self._watchdog:g}")
+
+    def beat(self) -> None:
+        """Report that this process is alive; call it in between while something blocks the loop, or before it runs."""
+        if self._error is None and not self._pending:  # otherwise the keeper is not reading, and will not miss it
+            self._try_send(b"BEAT=1", ())
+
     def quiesce(self) -> None:
-        """Report that the node stops, unless another gafferd is to follow, also as this one could not start."""
-        if self._serves and not self.handing_over:
+        """Report that the node stops, unless another gafferd is to follow, also as this one could not start.
+
+        An essential job may have ended before this gafferd was there.
+        """
+        status = self._manager.exit_code if self._manager is not None else 0
+        if (self._serves or status) and not self.handing_over:
             self._stopping = True
-            self._say("STOPPING=1")
+            self._say(f"STOPPING=1\nSTATUS={status & 0xFF}")
 
     def close(self) -> None:
         """Close the connection; the keeper takes the exit status of this process.
@@ -402,8 +426,8 @@ class KeeperLink:
         assert self._loop is not None
         if self._error is None:
             self._timer = self._loop.call_later(self._watchdog / _BEATS, self._beat)
-            if not self._pending:  # otherwise the keeper is not reading, and will not miss it
-                self._try_send(b"BEAT=1", ())
+            self._unread_for()
+            self.beat()
 
     def _receive(self) -> None:
         reset = False
@@ -468,7 +492,6 @@ class KeeperLink:
         if self._error is None:
             self._pending[fact] = None
             if len(self._pending) == 1:
-                self._waiting_since = time.monotonic()
                 self._send_pending(at_once=True)
 
     def _send_pending(self, *, at_once: bool = False) -> None:
@@ -566,6 +589,11 @@ def _held(descriptor: int) -> _Held:
     except OSError:
         return _Held(descriptor, None)
     return _Held(descriptor, (found.st_dev, found.st_ino, pid))
+
+
+def _is_unread(connection: socket.socket) -> bool:
+    """Return whether the peer has not read all that was sent, ioctl(2) SIOCOUTQ."""
+    return any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
 
 
 @functools.cache

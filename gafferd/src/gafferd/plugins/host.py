@@ -4,11 +4,12 @@ import asyncio
 import copy
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from gaffer import Manager
 from gaffer.plugin import Plugin
@@ -43,8 +44,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(eq=False)
-class Hosted:
+class Hosted(Struct, eq=False):
     """A plugin and its application. `reason` is why it failed, or what is wrong with it although it runs."""
 
     candidate: Candidate

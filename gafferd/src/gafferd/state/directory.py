@@ -158,6 +158,7 @@ class StateDir(Recorder):
         self.detached: list[ProcessRecord] = []
         self.orphans: list[ProcessRecord] = []
         self._spared: list[ProcessRecord] = []
+        self._lost: list[ProcessRecord] = []
         self._lock = lock
         self._nodes: list[Node] = []  # this one, and the one before its id changed
         self._records: dict[int, ProcessRecord] = {}
@@ -247,6 +248,10 @@ class StateDir(Recorder):
         """Record a scheduled run; called on the loop."""
         self._past_file.ran(job, at)
 
+    def armed(self, job: str, at: float) -> None:
+        """Record from when the runs of a job are counted; called on the loop."""
+        self._past_file.armed(job, at)
+
     def when_stored(self, callback: Callable[[], object]) -> None:
         """Call `callback()` on the loop once all exits that were recorded so far are in their file."""
         self._past_file.when_stored(callback)
@@ -254,15 +259,19 @@ class StateDir(Recorder):
     # Leftovers
 
     def end_leftovers(
-        self, spare_pids: Collection[int] = (), spare_cookies: Collection[str] = (), orphans: str = "adopt"
+        self,
+        spare_pids: Collection[int] = (),
+        spare_cookies: Collection[str] = (),
+        orphans: str = "adopt",
+        waiting: Callable[[], object] = lambda: None,
     ) -> int:
         """End the processes that an earlier gafferd on this directory left running; return their number.
 
-        Blocks until they are gone, up to the longest graceful timeout. Processes with these pids and cookies are left
-        alone, with the members of their groups. Others that keep running are to be adopted by their jobs: `detached`
-        has the detached ones and those that changed to another user, which can't be signalled, `orphans` those that
-        need nothing of the earlier gafferd, if the policy of their jobs is `adopt`; `orphans` is that of jobs without
-        one. Raises leftovers.LeftoverError if a process can't be ended.
+        Blocks until they are gone, up to the longest graceful timeout, and calls `waiting()` meanwhile. Processes with
+        these pids and cookies are left alone, with the members of their groups. Others that keep running are to be
+        adopted by their jobs: `detached` has the detached ones and those that changed to another user, which can't be
+        signalled, `orphans` those that need nothing of the earlier gafferd, if the policy of their jobs is `adopt`;
+        `orphans` is that of jobs without one. Raises leftovers.LeftoverError if a process can't be ended.
         """
         boot_id = procfs.boot_id()
         records = [r for r in self._left.processes if r.boot_id == boot_id] if self._left is not None else []
@@ -277,11 +286,22 @@ class StateDir(Recorder):
             self._made,
             {record.cookie for record in left}.union(spare_cookies),
             spare_pids,
+            waiting,
         )
         self.detached += refused
+        left = [*self.detached, *self.orphans]
+        self._lost = [record for record in records if record not in left and self._made(record.cookie)]
         self._dirty = True
         self._write()
         return ended
+
+    def add_lost_exits(self, *, only_detached: bool) -> None:
+        """Add to `past` the exits of recorded processes that are gone, which nobody saw; blocks.
+
+        A keeper knows what became of all but detached ones; the records are up to a second older than that.
+        """
+        if lost := [record for record in self._lost if record.detach or not only_detached]:
+            self.past = self._past_file.lost(lost)
 
     def _is_whole(self, record: ProcessRecord) -> bool:
         """Return whether a process is the recorded one of this node, and lost nothing with its gafferd."""

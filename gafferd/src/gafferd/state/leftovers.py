@@ -13,9 +13,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from stat import S_ISCHR, S_ISREG
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from gaffer.errors import GafferError
 from gaffer.process import ProcessRecord
@@ -94,19 +95,20 @@ def end_leftovers(
     made: Callable[[str], bool],
     spare_cookies: Collection[str] = (),
     spare_pids: Collection[int] = (),
+    waiting: Callable[[], object] = lambda: None,
 ) -> Ended:
     """Terminate the processes of `records` (of this boot) and those with a cookie that this node `made`, in parallel.
 
     Each gets SIGTERM, then SIGKILL after the graceful timeout of its record. Processes with one of the `spare_cookies`,
-    the `spare_pids` and the members of their groups are left alone. Raises LeftoverError if a process still runs 10
-    seconds after SIGKILL.
+    the `spare_pids` and the members of their groups are left alone. `waiting()` is called several times a second.
+    Raises LeftoverError if a process still runs 10 seconds after SIGKILL.
     """
     if not hasattr(os, "pidfd_open"):
         logger.warning("this system has no pidfds: not looking for processes left by an earlier gafferd")
         return Ended(0, [])
     hunt = _Hunt(records, made, spare_cookies, spare_pids)
     try:
-        return hunt.run()
+        return hunt.run(waiting)
     finally:
         hunt.close()
 
@@ -134,8 +136,7 @@ def find_marked(made: Callable[[str], bool], spare_pids: Collection[int] = ()) -
     return found
 
 
-@dataclass
-class _Target:
+class _Target(Struct):
     pid: int
     pidfd: int
     kill_at: float
@@ -161,9 +162,10 @@ class _Hunt:
         self._ended = 0
         self._refused: dict[int, ProcessRecord | None] = {}  # by pid
 
-    def run(self) -> Ended:
+    def run(self, waiting: Callable[[], object]) -> Ended:
         next_scan = 0.0
         while True:
+            waiting()
             if not self._targets or time.monotonic() >= next_scan:
                 self._scan()
                 next_scan = time.monotonic() + _RESCAN

@@ -10,6 +10,7 @@ import msgspec
 
 from gaffer.jobs.exits import KEPT, ExitRecord
 from gaffer.jobs.recorder import Past
+from gaffer.jobs.records import ProcessRecord
 from gaffer.runtime.trusted_files import UntrustedFile
 from gafferd.state.documents import DamagedFile, Document, NewerFile
 
@@ -57,10 +58,28 @@ class PastFile:
         """Record a scheduled run at `at`, in seconds since 1970."""
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), last_run=at))
 
+    def armed(self, job: str, at: float) -> None:
+        """Record the time in seconds since 1970 from which runs of a job that has not run yet are counted."""
+        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), armed_at=at))
+
     def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
         """Record the last exits of the processes of a job, newest first, and the number of its restarts."""
         kept = [_shortened(each) for each in exits][:KEPT]
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept, restarts=restarts))
+
+    def lost(self, records: Iterable[ProcessRecord]) -> Mapping[str, Past]:
+        """Write that these processes of an earlier gafferd have ended in an unknown way; return the past of all jobs.
+
+        Blocks.
+        """
+        for record in sorted(records, key=lambda each: each.pid):
+            past = self._jobs.get(record.job, Past())
+            if record.pid not in [each.pid for each in past.exits]:
+                uptime = round(time.monotonic() - record.spawned_at, 3) if record.spawned_at else 0.0
+                last = ExitRecord(record.pid, record.slot, None, None, "unknown", max(0.0, uptime), time.time())
+                self._set(record.job, msgspec.structs.replace(past, exits=[last, *past.exits][:KEPT]))
+        self._write()
+        return dict(self._jobs)
 
     def forget(self, job: str) -> None:
         """Forget a job, so that a later one of this name begins without a past."""

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gaffer.jobs.names import parse_job_name
@@ -83,7 +83,6 @@ def _since(text: str | None) -> float | None:
 
 
 def _row(where: Sequence[str], entry: "HistoryEntry") -> tuple[object, ...]:
-    result = entry["outcome"] if entry["error"] is None else f"{entry['outcome']} ({entry['error']})"
     return (
         moment(entry["at"]),
         *where,
@@ -91,9 +90,15 @@ def _row(where: Sequence[str], entry: "HistoryEntry") -> tuple[object, ...]:
         entry["job"] or (f"{entry['session']}{ALL_JOBS}" if entry["session"] else "-"),
         entry["caller"] or "-",
         entry["address"] or "-",
-        result if entry["count"] == 1 else f"{result} x{entry['count']}",
-        " ".join(_details(entry)),
+        result_text(entry["outcome"], entry["error"], entry["count"]),
+        " ".join(entry_details(entry["pid"], entry["details"])),
     )
+
+
+def result_text(outcome: str, error: str | None, count: int) -> str:
+    """Return how something ended, and how often: `refused (forbidden) x3`."""
+    result = outcome if error is None else f"{outcome} ({error})"
+    return result if count == 1 else f"{result} x{count}"
 
 
 def _what(entry: "HistoryEntry") -> Iterator[str]:
@@ -104,10 +109,11 @@ def _what(entry: "HistoryEntry") -> Iterator[str]:
         yield entry["route"]
 
 
-def _details(entry: "HistoryEntry") -> Iterator[str]:
-    if entry["pid"] is not None:
-        yield f"pid={entry['pid']}"
-    for name, value in sorted(entry["details"].items()):
+def entry_details(pid: int | None, details: Mapping[str, object]) -> Iterator[str]:
+    """Yield the details of an entry as `name=value`."""
+    if pid is not None:
+        yield f"pid={pid}"
+    for name, value in sorted(details.items()):
         if value is None or value == []:
             continue
         if name == "until" and isinstance(value, int | float):

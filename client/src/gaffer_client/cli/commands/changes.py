@@ -79,8 +79,10 @@ def _show(context: Context, update: _Update, palette: Palette, *, several: bool)
 
 def _details(message: Mapping[str, Any]) -> str:
     if "job_name" in message:
-        pid = f" {message['pid']} {message['state']}" if "pid" in message else ""
-        return f"{message['job_name']}{pid}"
+        pid = f" {message['pid']}" if "pid" in message else ""
+        state = f" {message['state']}" if message.get("state") else ""
+        reason = f": {message['reason']}" if message.get("reason") else ""
+        return f"{message['job_name']}{pid}{state}{reason}"
     if "stale" in message:
         return str(message["stale"]).lower()
     if message.get("origin"):

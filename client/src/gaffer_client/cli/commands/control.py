@@ -15,7 +15,7 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.table import Command
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, job_state
-from gaffer_client.progress import rollout_text
+from gaffer_client.progress import details_of, retry_text, rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.reload import ReloadResult
@@ -110,8 +110,10 @@ def status(context: Context, args: Arguments) -> int:
         return Exit.OK
     print("active" if answer["active"] else "stopped")
     name = split_job_name(info["name"])[1]
-    if info["reason"]:
-        print(printable(f"{name} is {job_state(info['state'], info['reason'])}"))
+    retry = retry_text(info)
+    if info["reason"] or retry:
+        state = job_state(info["state"], info["reason"])
+        print(printable(f"{name} is {state}{f'; {retry}' if retry else ''}"))
     if rollout := rollout_text(info.get("rollout")):
         print(printable(rollout[0].upper() + rollout[1:]))
     for line in drift_lines(info):
@@ -140,12 +142,11 @@ def _status_of_all(context: Context) -> int:
 
 
 def _status_row(info: "JobView") -> tuple[object, ...]:
-    details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
     return (
         info["name"],
         info["state"],
         f"{info['running']}/{info['max_processes']}",
-        "; ".join(filter(None, details)) or "-",
+        "; ".join(details_of(info)) or "-",
     )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from gaffer_client.cli.commands import disabling, rollouts, scaling
@@ -21,7 +22,7 @@ from gaffer_client.cli.members import (
     failure_document,
     show_plan,
 )
-from gaffer_client.cli.output import StatusLine, print_json, print_json_line, printable, table
+from gaffer_client.cli.output import StatusLine, age, print_json, print_json_line, printable, table
 from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.places import app_name
 from gaffer_client.cli.several import chooses_several_nodes
@@ -31,11 +32,12 @@ from gaffer_client.fleet import Member, follow_progress
 from gaffer_client.jobs import Job
 from gaffer_client.live import WATCH_TIMEOUT, LiveLookup
 from gaffer_client.lookup import Lookup
-from gaffer_client.naming import drift_lines
+from gaffer_client.naming import urgency
 from gaffer_client.node import Server
-from gaffer_client.progress import Progress, RolloutWatch, readiness, rollout_text
+from gaffer_client.progress import Progress, RolloutWatch, details_of, readiness
 
 if TYPE_CHECKING:
+    from gaffer.schemas.lookup import JobSource
     from gaffer_client.documents import ListedJob
 
 _READY = "ready"
@@ -336,6 +338,7 @@ def _show_plan(context: Context, order: Order, targets: Sequence[Target]) -> int
 # What the nodes report
 
 _Found = list["ListedJob"]
+_Row = tuple[tuple[float, str, str], tuple[object, ...]]  # what sorts it, and its cells
 
 
 def ps(context: Context, args: Arguments, command: Command) -> int:
@@ -376,23 +379,60 @@ def _show(
     names: Sequence[str],
     ask: Callable[[Server, Target], _Found],
 ) -> int:
-    """Print the jobs that the nodes report as a table, or one JSON document."""
-    status, found = gather(context, args, names, "jobs", ask)
-    rows = [_row(target.member, info) for target, jobs in found for info in jobs]
-    if rows:
+    """Print the jobs that the nodes report as a table, those that need attention first, or one JSON document.
+
+    Of a node that does not answer, it is what the lookups know.
+    """
+    announced = _Announced()
+    status, found = gather(context, args, names, "jobs", ask, announced)
+    rows = [*announced.rows, *(_row(target.member, info) for target, jobs in found for info in jobs)]
+    if rows and not context.json:
         header = ("NODE", "JOB", "STATE", "RUNNING", "RESTARTS", "CPU", "MEM", "DETAILS")
-        print(table(header, sorted(rows, key=lambda row: (str(row[1]), str(row[0])))))
+        print(table(header, [cells for _, cells in sorted(rows, key=itemgetter(0))]))
     elif status == Exit.OK and not context.json:
         print("No jobs are loaded.")
     return status
 
 
+class _Announced:
+    """The jobs of nodes that do not answer, as the lookups know them; `rows` are those of all such nodes."""
+
+    def __init__(self) -> None:
+        self.rows: list[_Row] = []
+        self._sources: dict[str, list[tuple[str, JobSource]]] | None = None  # by node
+
+    def __call__(self, lookup: Lookup, target: Target) -> list[dict[str, Any]]:
+        """Return the jobs of a node as documents, and add their rows."""
+        found = [each for each in self._of(lookup, target.member) if not target.jobs or each[0] in target.jobs]
+        self.rows += [_announced_row(target.member, name, source) for name, source in found]
+        keys = ("state", "reason", "expected", "processes", "age_ms")
+        return [{"name": name, **{key: source.get(key) for key in keys}} for name, source in found]
+
+    def _of(self, lookup: Lookup, member: Member) -> list[tuple[str, "JobSource"]]:
+        if self._sources is None:
+            self._sources = {}
+            try:
+                jobs = lookup.jobs()["jobs"]
+            except GafferClientError:  # the lookup that named the node is gone as well
+                jobs = []
+            for job in jobs:
+                for source in job["sources"]:
+                    self._sources.setdefault(Member.of(source["node_info"]).key, []).append((job["name"], source))
+        return self._sources.get(member.key, [])
+
+
 def gather(
-    context: Context, args: Arguments, names: Sequence[str], key: str, ask: Callable[[Server, Target], T]
+    context: Context,
+    args: Arguments,
+    names: Sequence[str],
+    key: str,
+    ask: Callable[[Server, Target], T],
+    announced: Callable[[Lookup, Target], list[dict[str, Any]]] | None = None,
 ) -> tuple[int, list[tuple[Target, T]]]:
     """Ask the chosen nodes that have jobs, or all for `*`; return the exit status, and what each has answered.
 
-    With --json, nothing is returned: the answers are printed as one document, as the `key` of each node.
+    With --json, nothing is returned: the answers are printed as one document, as the `key` of each node. `announced`
+    returns what the lookups know of a node that does not answer, which is added to its document.
     """
     tally = Tally(context)
     documents: dict[str, dict[str, Any]] = {}
@@ -406,6 +446,8 @@ def gather(
             if isinstance(outcome, GafferClientError | CommandFailed):
                 tally.failed(member, outcome)
                 document["error"] = failure_document(outcome)
+                if announced is not None:
+                    document["announced"] = announced(lookup, target)
                 continue
             tally.succeeded()
             document[key] = outcome
@@ -416,10 +458,9 @@ def gather(
     return tally.status, found
 
 
-def _row(member: Member, info: "ListedJob") -> tuple[object, ...]:
+def _row(member: Member, info: "ListedJob") -> _Row:
     stats = info.get("stats")
-    details = [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]
-    return (
+    cells = (
         member.name,
         info["name"],
         info["state"],
@@ -427,8 +468,17 @@ def _row(member: Member, info: "ListedJob") -> tuple[object, ...]:
         info.get("restarts", 0),
         _percent(stats and stats["cpu"]),
         _percent(stats and stats["mem"]),
-        "; ".join(filter(None, details)) or "-",
+        "; ".join(details_of(info)) or "-",
     )
+    return (urgency(info["state"], info["reason"]), info["name"], member.name), cells
+
+
+def _announced_row(member: Member, name: str, source: "JobSource") -> _Row:
+    state, reason, expected = source.get("state"), source.get("reason"), source.get("expected")
+    running = f"{len(source['pids'])}/{'?' if expected is None else expected}"
+    details = "; ".join(filter(None, [reason, f"last heard {age(source.get('age_ms'))} ago"]))
+    cells = (member.name, name, state or "?", running, "?", "-", "-", details)
+    return (urgency(state or "", reason), name, member.name), cells
 
 
 def _percent(value: object) -> str:

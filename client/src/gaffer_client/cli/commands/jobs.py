@@ -16,7 +16,7 @@ from gaffer_client.cli.parse import Arguments
 from gaffer_client.cli.processes import chosen_process
 from gaffer_client.cli.table import Command
 from gaffer_client.naming import drift_lines, job_state
-from gaffer_client.progress import Progress, readiness, rollout_text
+from gaffer_client.progress import Progress, details_of, readiness, retry_text, rollout_text
 
 if TYPE_CHECKING:
     from gaffer.schemas.views import ExitInfo
@@ -50,8 +50,8 @@ def _info(job: "Job") -> "ListedJob":
 
 def status_rows(info: "ListedJob") -> Iterator[tuple[object, ...]]:
     """Yield a row for each process of a job, the first one with what is true of the whole job; one row without any."""
-    details = "; ".join(filter(None, [info["reason"], rollout_text(info.get("rollout")), *drift_lines(info)]))
-    of_job: tuple[object, ...] = info.get("restarts", 0), _exit(info.get("last_exit")), details or "-"
+    details = "; ".join(details_of(info)) or "-"
+    of_job: tuple[object, ...] = info.get("restarts", 0), _exit(info.get("last_exit")), details
     running = [each for each in info["instances"] if each["pid"] is not None]
     if not running:
         yield info["name"], info["state"], "-", "-", "-", *of_job
@@ -105,6 +105,8 @@ def _facts(found: "ListedJob") -> Iterator[tuple[str, object]]:
     if last := found.get("last_exit"):
         yield "Last exit", _exit(last)
     yield "Definition", found.get("generation", "?")
+    if retry := retry_text(found):
+        yield "Retry", retry
     if (next_run := found.get("next_run")) is not None:
         yield "Next run", moment(next_run)
     if rollout := rollout_text(found.get("rollout")):

@@ -29,7 +29,7 @@ from gaffer_client.cli.table import Command
 from gaffer_client.errors import NotFound, StatusError
 from gaffer_client.jobs import Job
 from gaffer_client.naming import drift_lines, in_state, job_state
-from gaffer_client.progress import rollout_text
+from gaffer_client.progress import retry_text, rollout_text
 from gaffer_client.transport import path_of
 
 if TYPE_CHECKING:
@@ -89,8 +89,9 @@ def _story(name: str, info: "JobView") -> Iterator[str]:
     # The lines of the processes show the errors of probes.
     probed = info["state"] in ("starting", "running") and any(each.get("probe_error") for each in info["instances"])
     reason = None if probed else info["reason"]
-    if info["state"] != "running" or reason:
-        yield f"{name} is {job_state(info['state'], reason)}"
+    retry = retry_text(info)
+    if info["state"] != "running" or reason or retry:
+        yield f"{name} is {job_state(info['state'], reason)}{f'; {retry}' if retry else ''}"
 
 
 def _process(name: str, instance: "Instance") -> str:

@@ -1,11 +1,11 @@
 // The nodes that lookupd knows, and the jobs on them. The page calls a node directly, at the address that it announces.
 import {plainText} from "./ansi.js"
 import {CLUSTER_ACTIONS, confirmOnNodes} from "./cluster_actions.js"
-import {duration, endpoint, moment, number, plural} from "./format.js"
+import {duration, endpoint, inLocalTime, moment, number, plural} from "./format.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
 import {html, useState, useValue} from "./lib.js"
 import {LookupdStrip} from "./lookupds.js"
-import {Age, Empty, kindOf, Problem, State} from "./parts.js"
+import {Age, Empty, kindOf, kindOfJob, Problem, ServerText, State} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
@@ -17,6 +17,7 @@ function useList(kind, defaults) {
     q: query.get("q") ?? "",
     state: query.get("state") ?? "",
     node: query.get("node") ?? "",
+    ready: query.get("ready") ?? "",
     sort: query.get("sort") ?? defaults.sort,
     limit: limitOf(query),
   }
@@ -37,6 +38,7 @@ function Frame({label, noun, states, list, children, bulk}) {
       <input id="search" type="search" placeholder=${`Search ${label.toLowerCase()}  ( / )`} aria-label=${`Search ${label.toLowerCase()}`} value=${params.q} onInput=${(event) => setQuery({q: event.target.value, limit: null})} />
       <${StateFilter} states=${states} counts=${result.counts} chosen=${params.state} />
       ${params.node && html`<button class="chip" aria-pressed="true" onClick=${() => setQuery({node: null})}>node ${params.node} ×</button>`}
+      ${params.ready && html`<button class="chip" aria-pressed="true" onClick=${() => setQuery({ready: null})}>${params.ready === "true" ? "ready" : "not ready"} ×</button>`}
     </div>
     ${(result.error?.status || (result.error && !result.at)) && html`<${Problem} error=${result.error} />`}
     ${result.warming && html`<div class="banner">This lookupd has just started: some nodes may not have reported yet.</div>`}
@@ -49,7 +51,7 @@ function Frame({label, noun, states, list, children, bulk}) {
       ${noun === "node" && html`<${LookupdStrip} />`}`}
     </div>
     ${children}
-    ${result.items?.length === 0 && html`<${Empty}>${params.q || params.state || params.node ? `No ${noun} matches the filter.` : `No ${noun} is known here.`}<//>`}
+    ${result.items?.length === 0 && html`<${Empty}>${params.q || params.state || params.node || params.ready ? `No ${noun} matches the filter.` : `No ${noun} is known here.`}<//>`}
     <${More} result=${result} limit=${params.limit} />
   </section>`
 }
@@ -81,7 +83,7 @@ function NodeRow({node}) {
   return html`<tr class=${node.conflict ? "bad" : kindOf(node.status)}>
     <td class="c-state"><${State} state=${node.status} detail=${node.conflict ? "name conflict" : null} /></td>
     <td class="c-name"><${NodeLink} id=${node.id} path=${[]}>${plainText(node.name)}<//></td>
-    <td class="num" data-label="not ready">${node.not_ready ? html`<a href=${href(["jobs"], {node: node.name, state: "none,starting,draining"})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
+    <td class="num" data-label="not ready">${node.not_ready ? html`<a href=${href(["jobs"], {node: node.name, ready: false})}>${number(node.not_ready)}</a>` : html`<span class="dim">0</span>`}</td>
     <td class="num" data-label=${node.jobs === 1 ? "job" : "jobs"}><a href=${href(["jobs"], {node: node.name})}>${number(node.jobs)}</a></td>
     <td class="num" data-label=${node.processes === 1 ? "process" : "processes"}>${number(node.processes)}</td>
     <td class="num" data-label="ago">${duration(node.age_ms / 1000)}</td>
@@ -110,11 +112,13 @@ function Labels({labels}) {
     ${all.length > SHOWN_LABELS && html`<span class="label-tag" title=${all.join("\n")}>and ${all.length - SHOWN_LABELS} more</span>`}`
 }
 
+const JOB_STATES = ["failed", "backoff", "none", "stopping", "starting", "waiting", "stopped", "completed", "running"]
 const JOB_COLUMNS = [
   {key: "state", label: "State"},
   {key: "name", label: "Job"},
   {key: "node", label: "Node"},
-  {key: "processes", label: "Processes", unsorted: true, numeric: true},
+  {key: "ready", label: "Ready", numeric: true},
+  {key: "reason", label: "Reason"},
   {key: "endpoints", label: "Endpoints", unsorted: true},
 ]
 
@@ -130,7 +134,7 @@ export function ClusterJobsPage() {
     setChosen(next)
   }
   const bulk = selected.length > 0 && html`<${BulkActions} jobs=${selected} clear=${() => setChosen(new Set())} />`
-  return html`<${Frame} label="Jobs" noun="job" states=${["none", "starting", "draining", "ready"]} list=${list} bulk=${bulk}>
+  return html`<${Frame} label="Jobs" noun="job" states=${JOB_STATES} list=${list} bulk=${bulk}>
     <table class="list cluster jobs" ...${stable.hold} onKeyDown=${moveWithArrows}>
       <thead><tr><th class="check"><input type="checkbox" aria-label="Select all rows" checked=${selected.length > 0 && selected.length === actable.length} onChange=${(event) => setChosen(new Set(event.target.checked ? actable.map((job) => job.key) : []))} /></th>
         ${JOB_COLUMNS.map((column) => html`<${Heading} key=${column.key} column=${column} sort=${params.sort} />`)}</tr></thead>
@@ -148,13 +152,17 @@ function BulkActions({jobs, clear}) {
 
 function JobRow({job, chosen, toggle}) {
   const [session, name] = job.name.split(/\.(.*)/s)
-  const ready = job.processes.filter((each) => each.state === "ready" || each.state === "running").length
-  return html`<tr class=${job.state === "none" ? "warn" : kindOf(job.state)} aria-selected=${chosen}>
+  const kind = kindOfJob(job)
+  // A node that reports no states: what runs is all that is known.
+  const expected = job.expected ?? job.processes.length
+  const detail = job.reason ? plainText(job.reason) : ""
+  return html`<tr class=${job.state === "none" ? "warn" : kind} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name} on ${job.node}`} checked=${chosen} disabled=${!job.node_id} title=${job.node_id ? null : "A node of gaffer 0.5: act there."} onChange=${() => toggle(job.key)} /></td>
-    <td class="c-state"><${State} state=${job.state === "none" ? "no process" : job.state} kind=${job.state === "none" ? "idle" : undefined} detail=${job.status === "alive" ? null : `node ${job.status}`} /></td>
+    <td class="c-state"><${State} state=${job.state === "none" ? "no process" : job.state} kind=${kind} detail=${job.status === "alive" ? null : `node ${job.status}`} /></td>
     <td class="c-name"><${NodeLink} id=${job.node_id} path=${["jobs", job.name]}><span class="session">${plainText(session)}.</span>${plainText(name)}<//></td>
     <td><a href=${href(["jobs"], {node: job.node})}>${plainText(job.node)}</a></td>
-    <td class="num" data-label="ready">${ready}<span class="dim">/${job.processes.length}</span></td>
-    <td class="dim">${job.processes.flatMap((each) => each.endpoints ?? []).slice(0, 4).map(endpoint).join(", ")}</td>
+    <td class="num" data-label="ready"><span class=${job.ready < expected ? "short" : ""}>${job.ready}</span><span class="dim">/${expected}</span></td>
+    <td class="c-reason dim" title=${inLocalTime(detail)}><${ServerText} text=${detail} /></td>
+    <td class="c-endpoints dim">${job.processes.flatMap((each) => each.endpoints ?? []).slice(0, 4).map(endpoint).join(", ")}</td>
   </tr>`
 }

@@ -7,7 +7,7 @@ import {confirmAction} from "./confirm.js"
 import {bytes, duration, endingWithReason, endpoint, percent, predecessor} from "./format.js"
 import {html, useEffect, useInterval, useState} from "./lib.js"
 import {Output} from "./output.js"
-import {Empty, JobLink, State, Time, Uptime} from "./parts.js"
+import {Empty, JobLink, NextStart, State, Time, Uptime} from "./parts.js"
 import {href} from "./route.js"
 
 const EVERY = 2000 // ms between measurements
@@ -62,7 +62,7 @@ function Process({job, instance, usage}) {
   const writable = job.config.redirect_input && instance.pid !== null
   return html`<tr>
     <td class="num" data-label="slot">${instance.slot || "once"}</td>
-    <td><${State} state=${instance.state} detail=${instance.probe_error} /></td>
+    <td><${State} state=${instance.state} detail=${instance.probe_error} /> <small><${NextStart} seconds=${instance.retry_in} /></small></td>
     <td class="num" data-label="pid">${instance.pid ?? "–"}</td>
     <td class="num dim" data-label="os pid">${instance.os_pid ?? "–"}</td>
     <td class="num" data-label="up"><${Uptime} seconds=${instance.pid === null ? null : instance.uptime} /></td>

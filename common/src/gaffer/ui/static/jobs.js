@@ -5,7 +5,7 @@ import {confirmAction} from "./confirm.js"
 import {bytes, endingWithReason, inLocalTime, number, percent, plural} from "./format.js"
 import {html, useState, useValue} from "./lib.js"
 import {Heading, limitOf, More, moveWithArrows, StateFilter} from "./lists.js"
-import {Age, Empty, JobLink, kindOfJob, Problem, ServerText, State, Uptime} from "./parts.js"
+import {Age, Empty, JobLink, kindOfJob, NextStart, Problem, ServerText, State, Uptime} from "./parts.js"
 import {href, route, setQuery} from "./route.js"
 import {useSearch} from "./search.js"
 import {useStableRows} from "./stable.js"
@@ -73,13 +73,13 @@ export function JobsPage() {
 function Row({job, chosen, toggle}) {
   const detail = reasonOf(job)
   const kind = kindOfJob(job)
-  const short = job.active && kind !== "idle" && job.running < job.max_processes
+  const short = job.running < job.expected
   return html`<tr class=${kind} aria-selected=${chosen}>
     <td class="check"><input type="checkbox" aria-label=${`Select ${job.name}`} checked=${chosen} onChange=${() => toggle(job.name)} /></td>
     <td class="c-state"><${State} state=${job.state} kind=${kind} /></td>
     <td class="c-name" title=${job.name}><${JobLink} name=${job.name} /></td>
     <td class="num c-running" data-label="processes"><span class=${short ? "short" : ""}>${job.running}</span><span class="dim">/${job.max_processes}</span></td>
-    <td class="c-reason dim" title=${inLocalTime(detail)}><${ServerText} text=${detail} /></td>
+    <td class="c-reason dim" title=${inLocalTime(detail)}><${NextStart} seconds=${job.retry_in} />${job.retry_in !== null && detail && " · "}<${ServerText} text=${detail} /></td>
     <td class=${`num c-restarts${nil(job.restarts || null)}`} data-label="restarts">${job.restarts ? number(job.restarts) : html`<span class="dim">0</span>`}</td>
     <td class=${`num c-uptime${nil(job.uptime)}`} data-label="up"><${Uptime} seconds=${job.uptime} /></td>
     <td class=${`num c-cpu${nil(job.cpu)}`} data-label="cpu">${percent(job.cpu)}</td>

@@ -13,8 +13,12 @@ const KINDS = {
 
 export const kindOf = (state) => KINDS[state] ?? "idle"
 
-// The same of a job: one that waits is well only if it waits for its time, or is scaled to 0 processes.
-export const kindOfJob = (job) => (job.state === "waiting" && !job.next_run && job.max_processes > 0 ? "warn" : kindOf(job.state))
+// The same of a job: one that waits is well only if no process should run now; one that is up has a reason for it only if something
+// is wrong, such as a crash loop.
+export function kindOfJob(job) {
+  const troubled = job.state === "waiting" ? job.expected > 0 : ["starting", "running"].includes(job.state) && job.reason
+  return troubled ? "warn" : kindOf(job.state)
+}
 
 // A state: a sign that differs in shape as well as in colour, and its word.
 export function State({state, detail, kind = kindOf(state)}) {
@@ -50,6 +54,17 @@ export function Uptime({seconds}) {
   if (seconds === null || seconds === undefined) return html`<span>–</span>`
   if (start === null || start.seconds !== seconds) setStart({seconds, at: Date.now()})
   return html`<span>${duration(seconds + Math.max(0, now - (start?.at ?? now)) / 1000)}</span>`
+}
+
+// When a process starts again after failures, in `seconds` when that arrived; it counts down.
+export function NextStart({seconds}) {
+  const [start, setStart] = useState(null)
+  const [now, setNow] = useState(Date.now())
+  useInterval(() => setNow(Date.now()), 1000)
+  if (seconds === null || seconds === undefined) return null
+  if (start === null || start.seconds !== seconds) setStart({seconds, at: Date.now()})
+  const left = Math.max(0, Math.ceil(seconds - Math.max(0, now - (start?.at ?? now)) / 1000))
+  return html`<span class="next-start">next start ${left ? `in ${duration(left)}` : "now"}</span>`
 }
 
 export function Problem({error, retry}) {
