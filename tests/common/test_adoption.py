@@ -51,7 +51,7 @@ def left_by_a_manager(config: ProcessConfig) -> Iterator[ProcessRecord]:
         def ended(self, pid: int) -> None:
             raise AssertionError("a detached process does not end with its manager")
 
-        def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
+        def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int, failures: object) -> None:
             raise AssertionError("a detached process does not end with its manager")
 
         def ran(self, job: str, at: float) -> None:

@@ -98,6 +98,38 @@ def test_ten_seconds_alive_forget_earlier_failures() -> None:
     assert dies(book >> wait(10.0), 4, early=True) << ev.SetTimer(("backoff", 1), 0.1)
 
 
+def test_back_off_goes_on_with_the_next_manager() -> None:
+    job = job_of(numprocesses=2, startsecs=1.0)
+    assert dies(started(job), 1, early=True) << ev.SetTimer(("backoff", 1), 0.1)
+    failures, resumed = job.failures, ev.Publish("start", data={"adopted": True})
+    assert failures is not None
+    job = job_of(numprocesses=2, startsecs=1.0)
+    left = failures.slots[1].retry_at - 100.04
+    book = play(job, 100.04) >> ev.StartRequested(None, failures) << ev.CancelTimer(ev.RETRY) << resumed
+    book = up(book << ev.SetTimer(("backoff", 1), left) << ev.Spawn(1, slot=2), 1, startsecs=1.0)
+    book = book >> timer("backoff", 1) << ev.CancelTimer(("backoff", 1)) << ev.Spawn(2, 1)
+    assert dies(up(book, 2, startsecs=1.0), 2, early=True) << ev.SetTimer(("backoff", 1), 0.2)
+    # What was due meanwhile, and what is not wanted any more, does not wait.
+    later = play(job_of(startsecs=1.0), 200.0) >> ev.StartRequested(None, failures) << ev.CancelTimer(ev.RETRY)
+    assert later << resumed << ev.Spawn(1, slot=1)
+
+
+def test_pauses_of_flapping_detection_go_on_with_the_next_manager() -> None:
+    policy = FlappingInfo(attempts=1, window=1, retry_in=5, max_retry=1)
+    system = System(flapping=policy)
+    system.tell(START)
+    system.die(1)
+    failures = system.job.failures
+    assert failures is not None
+    job = job_of(flapping=policy)
+    book = play(job, failures.paused_until - 2) >> ev.StartRequested(None, failures)
+    book = book << ev.CancelTimer(ev.RETRY) << ev.Publish("start", data={"adopted": True}) << ev.SetTimer(ev.RETRY, 2)
+    book = book >> wait(2) >> ev.TimerFired(ev.RETRY) << ev.CancelTimer(ev.RETRY) << ev.Spawn(1, slot=1)
+    assert up(book, 1)
+    job.handle(ev.Exited(1, 1, 0), book.now)
+    assert job.phase is Phase.FAILED, "the retry before counts"
+
+
 @pytest.mark.row("TPL-20")
 def test_without_flapping_and_backoff_every_exit_is_replaced_at_once() -> None:
     book = started(job_of(backoff=0, startsecs=1.0))
@@ -677,7 +709,7 @@ def test_a_job_tells_its_last_events_when_one_can_not_happen() -> None:
     with pytest.raises(KeyError) as caught:
         system.job.handle(ev.GroupEmpty(7), system.now)
     (note,) = caught.value.__notes__
-    assert "StartRequested(count=None) -> " in note
+    assert "StartRequested(count=None, failures=None) -> " in note
     assert "Spawned(pid=1, os_pid=1001)" in note
     assert note.endswith("GroupEmpty(pid=7) -> nothing")
 

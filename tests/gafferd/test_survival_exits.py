@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+import requests
 
 from support.poll import eventually
 from support.survival import TIMEOUT, kept_node, without_gafferd
@@ -145,3 +147,22 @@ def test_an_essential_job_that_ends_without_gafferd_ends_the_node(tmp_path: Path
             eventually(lambda: is_zombie(vital.os_pid))
         assert eventually(lambda: node.keeper.returncode, timeout=TIMEOUT) == 7
         assert not psutil.pid_exists(other.os_pid)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"backoff": 1000, "backoff_max": 1000}, {"flapping": [2, 60, 1000, 5]}], ids=["back-off", "flapping"]
+)
+def test_delays_after_failures_go_on(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with kept_node(tmp_path) as node:
+        node.load({"name": "x", "cmd": "sh -c 'exit 3'", **settings})
+        retry_in = eventually(lambda: node.info("x")["instances"][0]["retry_in"], timeout=TIMEOUT)
+        before, exits = node.info("x"), node.exits("x")
+        past = node.state / "past.json"
+        eventually(lambda: b'"failures":{' in past.read_bytes(), timeout=TIMEOUT, retry_on=(FileNotFoundError,))
+        node.kill()
+        after = node.info("x")
+        assert (after["state"], after["restarts"], node.exits("x")) == (before["state"], before["restarts"], exits)
+        assert retry_in - 60 < after["instances"][0]["retry_in"] < retry_in
+        assert after["reason"].split(";")[0] == before["reason"].split(";")[0]
+        requests.post(f"{node.url}/jobs/default/x/state", data="1", timeout=TIMEOUT).raise_for_status()
+        eventually(lambda: len(node.exits("x")) > len(exits), timeout=TIMEOUT)  # a start does not wait

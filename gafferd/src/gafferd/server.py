@@ -21,6 +21,7 @@ from gaffer.http.limits import Limits
 from gaffer.http.server import own_host_names
 from gaffer.http_handler import HttpEndpoint, HttpHandler
 from gaffer.jobs.names import is_host
+from gaffer.jobs.recorder import forget_failures
 from gaffer.login.logins import Logins
 from gaffer.loop import new_loop, spare_memory
 from gaffer.loop import run as run_loop
@@ -153,6 +154,7 @@ class Server:
         kept: KeptProcesses | None,
         survivors: Sequence[Survivor],
     ) -> int:
+        goes_on = keeper is not None and keeper.follows_gafferd
         loop = new_loop(self.settings.loop)
         spare_memory(loop)
         manager = Manager(
@@ -162,7 +164,7 @@ class Server:
             capture_all=True,
             recorder=kept or state,
             survivors=survivors,
-            past=state.past,
+            past=state.past if goes_on else {name: forget_failures(each) for name, each in state.past.items()},
             socket_keeper=KeptSockets(keeper) if keeper is not None else None,
             endpoint_host=self.host,
             log_dir=state.path / "logs",

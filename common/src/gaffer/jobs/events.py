@@ -1,6 +1,6 @@
 """Events, the input of a job's state machine, and instructions, its output."""
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
@@ -8,6 +8,9 @@ from gaffer.jobs.config import JobConfig
 from gaffer.jobs.probing import Question
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.usage import ResourceUsage
+
+if TYPE_CHECKING:
+    from gaffer.jobs.failures import Failures
 
 # The purpose of a timer, and the pid or slot it belongs to.
 TimerKey: TypeAlias = tuple[str, int]
@@ -26,9 +29,13 @@ class _Message(Struct, frozen=True):
 
 
 class StartRequested(_Message, frozen=True):
-    """Start the job, with `count` processes or as many as configured; flapping and back-off are reset."""
+    """Start the job, with `count` processes or as many as configured; flapping and back-off are reset.
+
+    They go on with the `failures` of an earlier manager.
+    """
 
     count: int | None = None
+    failures: "Failures | None" = None
 
 
 class StopRequested(_Message, frozen=True):

@@ -1,6 +1,7 @@
 """Detection of crash loops (TPL-20 to TPL-25). Pure: the time is passed in."""
 
 from collections import deque
+from collections.abc import Iterable
 from enum import StrEnum
 
 from gaffer.jobs.rules import FlappingInfo
@@ -26,6 +27,16 @@ class FlapDetector:
         self.retries = 0
         self._exits.clear()
         self.paused_until = float("-inf")
+
+    @property
+    def counted(self) -> tuple[list[float], int, float]:
+        """The exits and retries that count, and the end of the last pause."""
+        return [*self._exits], self.retries, self.paused_until
+
+    def restore(self, exits: Iterable[float], retries: int, paused_until: float) -> None:
+        """Go on with what another detector has `counted`."""
+        self._exits = deque(exits)
+        self.retries, self.paused_until = retries, paused_until
 
     def record(self, policy: FlappingInfo, now: float) -> tuple[Verdict, str]:
         """Count an exit at `now`; return the verdict and a sentence that explains it."""

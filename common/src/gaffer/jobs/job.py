@@ -13,17 +13,18 @@ from gaffer.jobs import adoption
 from gaffer.jobs import events as ev
 from gaffer.jobs.config import JobConfig
 from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.failures import Failures, JobFailures
 from gaffer.jobs.flapping import Verdict
 from gaffer.jobs.observation import limit_lifetime, on_process
 from gaffer.jobs.probing import Question
-from gaffer.jobs.queries import FAILED_START_DELAY, RESET_AFTER, JobQueries, Step
+from gaffer.jobs.queries import FAILED_START_DELAY, RESET_AFTER, Step
 from gaffer.jobs.rollout import Rollout, RolloutKind, RolloutState, enlist, replaceable
 from gaffer.jobs.rules import ON_CONNECTION
 from gaffer.jobs.slot import ALIVE, TIMERS, Action, Cue, Slot, SlotState
 from gaffer.jobs.states import PHASES, Disabled, Order, Phase, exit_reason, how_it_ended
 
 
-class Job(JobQueries):
+class Job(JobFailures):
     """One job; see JobQueries for the arguments of its constructor and for what can be asked of it."""
 
     # Events
@@ -57,7 +58,7 @@ class Job(JobQueries):
             case ev.ProbeResult():
                 self._on_probe(event)
             case ev.StartRequested():
-                self._on_start(event.count)
+                self._on_start(event.count, event.failures)
             case ev.StopRequested():
                 self._on_stop()
             case ev.RestartRequested():
@@ -110,7 +111,7 @@ class Job(JobQueries):
 
     # Orders
 
-    def _on_start(self, count: int | None = None) -> None:
+    def _on_start(self, count: int | None = None, failures: Failures | None = None) -> None:
         if self.phase is Phase.LEAVING:
             return
         if self.phase is not Phase.STARTED:
@@ -118,15 +119,23 @@ class Job(JobQueries):
         begins = not self.active
         self._order(Order.START)
         self._forget_failures()
-        self._publish("start", **adoption.mark(self._goes_on))
+        self._publish("start", **adoption.mark(self._goes_on or failures is not None))
         if begins:
             self.renewals += 1
             self._gate()
             self._begin_demand()
+        if failures is not None:
+            self._resume(failures)
         self._reconcile()
-        for slot in self.slots.values():
+        for slot in self.slots.values() if failures is None else ():
             if slot.state is SlotState.BACKOFF and self._open:
                 self._cue(slot, Cue.FILL)
+
+    def _resume(self, failures: Failures) -> None:
+        for slot, delay in self._remember_failures(failures):
+            self._cue(slot, Cue.DELAY, delay)
+        if failures.held and failures.paused_until > self._now:
+            self._hold(failures.paused_until - self._now)
 
     def _gate(self) -> None:
         """Wait for the jobs it comes after, until DependencyChanged."""
@@ -734,16 +743,6 @@ class Job(JobQueries):
             code = self.last_exit.shell_code if self.last_exit else 1
             self._out.append(ev.EndManager(code, f"{self.name} is essential: {self.why}"))
 
-    def _backoff(self, slot: Slot, lived: float) -> float:
-        """Seconds before the next start after an uptime of `lived` seconds."""
-        if lived >= RESET_AFTER:
-            slot.failures = 0
-        lasted = lived >= self.config.startsecs and not slot.failed and (slot.served or not slot.probed)
-        if lasted or self.config.flapping is not None:
-            return 0.0
-        slot.failures += 1
-        return self.config.backoff_after(slot.failures) * (0.8 + 0.4 * self._rand())
-
     def _record_crash(self) -> None:
         """Count an unwanted exit and pause or give up the job when there are too many (TPL-25)."""
         policy = self.config.flapping
@@ -757,15 +756,12 @@ class Job(JobQueries):
         if verdict is Verdict.GIVE_UP:
             self._end(Order.GIVE_UP)
             return
-        self._order(Order.HOLD)
-        self._out.append(ev.SetTimer(ev.RETRY, policy.retry_in))
+        self._hold(policy.retry_in)
         self._reconcile()
 
-    def _forget_failures(self) -> None:
-        self._flaps.reset()
-        self.why = ""
-        for slot in self.slots.values():
-            slot.failures = slot.crashes = 0
+    def _hold(self, delay: float) -> None:
+        self._order(Order.HOLD)
+        self._out.append(ev.SetTimer(ev.RETRY, delay))
 
     def _forget_pid(self, slot: Slot) -> None:
         if slot.pid is not None:

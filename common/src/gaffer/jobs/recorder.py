@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.failures import Failures
 from gaffer.jobs.records import ProcessRecord
 from gaffer.jobs.states import UnixTime
 
@@ -12,13 +13,19 @@ from gaffer.jobs.states import UnixTime
 class Past(msgspec.Struct, frozen=True):
     """What is kept of the earlier processes of a job: last exits, newest first, restarts, last scheduled run.
 
-    Without a run, the runs of `every` are counted from `armed_at`.
+    Without a run, the runs of `every` are counted from `armed_at`. `failures` are those that counted at the last exit.
     """
 
     last_run: UnixTime | None = None
     armed_at: UnixTime | None = None
     exits: list[ExitRecord] = []
     restarts: int = 0
+    failures: Failures | None = None
+
+
+def forget_failures(past: Past) -> Past:
+    """Return a past without failures: the processes of the job start at once."""
+    return msgspec.structs.replace(past, failures=None)
 
 
 class Recorder:
@@ -46,8 +53,11 @@ class Recorder:
     def ended(self, pid: int) -> None:
         """Nothing is left of the process."""
 
-    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
-        """A process of the job with this qualified name has ended; `exits` are its last, newest first."""
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int, failures: Failures | None) -> None:
+        """A process of the job with this qualified name has ended, or its failures are forgotten.
+
+        `exits` are its last, newest first.
+        """
 
     def unloaded(self, job: str) -> None:
         """The job with this qualified name is gone, as are its processes: nothing follows from their exits any more."""

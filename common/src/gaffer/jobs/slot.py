@@ -71,6 +71,7 @@ S, C, A = SlotState, Cue, Action
 TRANSITIONS: dict[tuple[SlotState, Cue], tuple[SlotState, tuple[Action, ...]]] = {
     (S.EMPTY, C.FILL): (S.SPAWNING, (A.SPAWN,)),
     (S.EMPTY, C.PARK): (S.WAITING, ()),
+    (S.EMPTY, C.DELAY): (S.BACKOFF, (A.START_BACKOFF,)),
     (S.EMPTY, C.ADOPT): (S.STARTING, (A.OBSERVE,)),
     (S.WAITING, C.FILL): (S.SPAWNING, (A.SPAWN,)),
     (S.WAITING, C.VACATE): (S.EMPTY, ()),

@@ -503,6 +503,8 @@ class Executor:
     def _publish(self, order: ev.Publish, job: Job) -> None:
         """Emit an event of `job` under its documented names and aliases."""
         kind, pid = order.kind, order.pid
+        if kind == "start" and job.exits and not order.data:
+            self._record_exit(job)
         if kind in _OF_A_STATE:
             for recorded in job.pids() if pid is None else (pid,):
                 self._record(recorded)
@@ -652,7 +654,7 @@ class Executor:
 
     def _record_exit(self, job: Job) -> None:
         if self._settings.recorder is not None:
-            self._settings.recorder.exited(str(job.name), job.exits, job.restarts)
+            self._settings.recorder.exited(str(job.name), job.exits, job.restarts, job.failures)
 
     def _on_refused(self, job: Job, process: Process, message: str, final: bool) -> None:
         self.submit(job, ev.EndRefused(process.pid, message, final))

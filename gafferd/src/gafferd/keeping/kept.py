@@ -8,6 +8,7 @@ import msgspec
 from msgspec import structs
 
 from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.failures import Failures
 from gaffer.jobs.recorder import Recorder
 from gaffer.jobs.records import ProcessRecord
 from gaffer.processes import procfs
@@ -138,9 +139,9 @@ class KeptProcesses(Recorder):
             self._ended.add(pid)
             self._settle()
 
-    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int, failures: Failures | None) -> None:
         """Record the last exits of a job."""
-        self._recorder.exited(job, exits, restarts)
+        self._recorder.exited(job, exits, restarts, failures)
 
     def unloaded(self, job: str) -> None:
         """Have the processes of the job forgotten at once, so that a later job of this name never gets their exits.

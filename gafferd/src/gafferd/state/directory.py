@@ -18,6 +18,7 @@ import msgspec
 
 from gaffer.errors import BadRequest
 from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.failures import Failures
 from gaffer.jobs.names import parse_job_name
 from gaffer.jobs.recorder import Recorder
 from gaffer.process import ProcessRecord
@@ -236,9 +237,9 @@ class StateDir(Recorder):
             self._dirty = True
             self._write_in(_ENDED_DELAY)
 
-    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
-        """Record the last exits of a job and the number of its restarts; called on the loop."""
-        self._past_file.exited(job, exits, restarts)
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int, failures: Failures | None) -> None:
+        """Record the last exits of a job, the number of its restarts and its failures; called on the loop."""
+        self._past_file.exited(job, exits, restarts, failures)
 
     def unloaded(self, job: str) -> None:
         """Forget the exits and the restarts of a job; called on the loop."""

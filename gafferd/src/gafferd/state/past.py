@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from gaffer.jobs.exits import KEPT, ExitRecord
+from gaffer.jobs.failures import Failures
 from gaffer.jobs.recorder import Past
 from gaffer.jobs.records import ProcessRecord
 from gaffer.runtime.trusted_files import UntrustedFile
@@ -62,10 +63,11 @@ class PastFile:
         """Record the time in seconds since 1970 from which runs of a job that has not run yet are counted."""
         self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), armed_at=at))
 
-    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int) -> None:
-        """Record the last exits of the processes of a job, newest first, and the number of its restarts."""
+    def exited(self, job: str, exits: Iterable[ExitRecord], restarts: int, failures: Failures | None) -> None:
+        """Record the last exits of the processes of a job, newest first, the number of its restarts, its failures."""
         kept = [_shortened(each) for each in exits][:KEPT]
-        self._change(job, msgspec.structs.replace(self._jobs.get(job, Past()), exits=kept, restarts=restarts))
+        past = self._jobs.get(job, Past())
+        self._change(job, msgspec.structs.replace(past, exits=kept, restarts=restarts, failures=failures))
 
     def lost(self, records: Iterable[ProcessRecord]) -> Mapping[str, Past]:
         """Write that these processes of an earlier gafferd have ended in an unknown way; return the past of all jobs.
