@@ -1145,9 +1145,11 @@ class Keeper:
                 batch = held[start : start + BATCH]
                 self._give("\n".join(name for name, _ in batch), *(each for _, each in batch))
             file = os.memfd_create("table", os.MFD_CLOEXEC)
-            _write_all(file, self._core.table().encode())
-            self._give("TABLE", file)
-            os.close(file)
+            try:
+                _write_all(file, self._core.table().encode())
+                self._give("TABLE", file)
+            finally:
+                os.close(file)
             taken = self._is_taken(self._claim)
         except OSError:
             taken = False
