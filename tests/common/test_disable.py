@@ -387,6 +387,6 @@ def test_a_detached_process_that_a_disabled_job_adopts_is_stopped() -> None:
     book = disabled(play(job))
     record = ProcessRecord(9, "s.j", 1, 90, 90, 1, "boot", "n:9", 30.0, True)
     book = book >> ev.Adopted(1, record, 100.0) << ev.Adopt(1, record) << ev.Publish("adopt", 1, {"os_pid": 90})
-    book = starts(book << ev.Publish("ready", 1)) << retire(1)
+    book = starts(book << ev.Publish("ready", 1), adopted=True) << retire(1)
     assert ends(book, 1) << nothing
     assert seen(job) == (JobState.STOPPED, WHY)

@@ -71,6 +71,10 @@ class Node:
         found: list[dict[str, Any]] = self.get(f"/jobs/default/{job}")["sockets"]
         return found
 
+    def start(self, job: str) -> None:
+        """Start a job."""
+        requests.post(f"{self.daemon.url}/jobs/default/{job}/state", data="1", timeout=TIMEOUT).raise_for_status()
+
     def stop(self, job: str) -> None:
         """Stop a job."""
         requests.post(f"{self.daemon.url}/jobs/default/{job}/state", data="0", timeout=TIMEOUT).raise_for_status()
@@ -226,11 +230,13 @@ backoff = 5m
             )  # so there is nothing to adopt; db, which must not survive, has none
             (tmp_path / "ready").unlink()
             node.kill()
-            eventually(lambda: node.get("/jobs/default/web")["state"] == "waiting")
+            eventually(lambda: node.get("/jobs/default/web")["state"] == "backoff")  # it goes on
             if last:
                 node.stop("web")
                 eventually(lambda: is_refused(place))
                 return
             with connect(place) as waiting:
                 (tmp_path / "ready").touch()
+                eventually(lambda: node.get("/jobs/default/db")["state"] == "running")
+                node.start("web")
                 assert waiting.recv(100)

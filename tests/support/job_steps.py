@@ -30,9 +30,9 @@ def timer(kind: str, number: int) -> ev.TimerFired:
     return ev.TimerFired((kind, number))
 
 
-def starts(book: Story) -> Story:
-    """The job is asked to start."""
-    return book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start")
+def starts(book: Story, **data: bool) -> Story:
+    """The job is asked to start; `data` are those of the event."""
+    return book >> START << ev.CancelTimer(ev.RETRY) << ev.Publish("start", data=data)
 
 
 def terminate(pid: int, timeout: float = 30.0) -> list[ev.Instruction]:

@@ -33,7 +33,7 @@ class NewLogin(NamedTuple):
     token: str
 
 
-class _Login(Struct, eq=False):
+class _Login(Struct, eq=False, weakref=True):
     """A login: `grant` is for cookie and token, `reading` for the cookie alone; both end with the key's grant."""
 
     key: Grant
