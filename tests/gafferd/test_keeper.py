@@ -16,6 +16,7 @@ import pytest
 
 from gafferd import keeper
 from support.kept import Directed, Kept, await_zombie, is_gone, is_zombie, kept, pipe
+from support.needs import needs_root
 from support.poll import eventually
 
 ENDS = {
@@ -233,6 +234,16 @@ def test_descriptors_beyond_the_limit_are_refused() -> None:
         gafferd.send("FDSTORE=1\nFDNAME=a", [null.fileno()] * 100)
         assert gafferd.receive().startswith("ERR=the message is longer than 8192 bytes, or has too many descriptors")
         eventually(lambda: above.descriptors == before)
+
+
+@needs_root
+def test_a_gafferd_that_processes_wait_for_starts_with_priority() -> None:
+    with kept() as above:
+        gafferd = above.gafferd()
+        gafferd.send("READY=1")
+        assert psutil.Process(gafferd.pid).nice() == os.nice(0)
+        register(gafferd, gafferd.spawn("sleep", "1000"), "a")
+        assert psutil.Process(successor(above, gafferd).pid).nice() == -20
 
 
 def test_gafferd_has_the_limits_of_its_user() -> None:

@@ -56,10 +56,16 @@ def test_processes_know_nothing_of_the_keeper(tmp_path: Path) -> None:
         eventually(lambda: node.instances(2))
         os.kill(node.pid, signal.SIGKILL)
         eventually(lambda: "started again" in node.keeper.stderr)
+        first = eventually(lambda: node.instances(2))[0]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: first not in node.instances(2))
+        threads = os.listdir(f"/proc/{node.pid}/task")
+        assert {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads} == {os.nice(0)}
         assert os.getpgid(node.pid) == node.pid  # what a terminal sends to the group of the keeper is forwarded once
         for pid in eventually(lambda: node.instances(2)):
             assert b"KEEPER" not in Path(f"/proc/{pid}/environ").read_bytes()
             assert {each.name for each in Path(f"/proc/{pid}/fd").iterdir()} == {"0", "1", "2"}
+            assert psutil.Process(pid).nice() == os.nice(0)
             limits = Path(f"/proc/{pid}/limits").read_text()
             assert limits == Path("/proc/self/limits").read_text()
 

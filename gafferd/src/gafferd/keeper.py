@@ -974,6 +974,8 @@ class Keeper:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         if self._oom is not None:
             _write_oom_score(pid, self._oom)
+        if self._core.children:
+            _raise_priority(pid)
         self._connect(ours)
         self._handle("started", pid)
 
@@ -1475,6 +1477,14 @@ def _write_oom_score(pid: int, score: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def _raise_priority(pid: int) -> None:
+    """Let a gafferd start before the processes that wait for it, if permitted, until it takes our priority."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, pid, -20)
+    except OSError:
+        pass
 
 
 def _open_log(path: str) -> int | None:

@@ -49,6 +49,7 @@ from gafferd.history.recorder import History
 from gafferd.keeping.kept import KeptProcesses
 from gafferd.keeping.link import HANDOVER, KeeperLink
 from gafferd.keeping.sockets import KeptSockets
+from gafferd.keeping.starting import take_priority
 from gafferd.plugins.folder import PluginFolder, plugin_folders
 from gafferd.plugins.foreign import contained, run_contained
 from gafferd.plugins.host import Plugins
@@ -135,6 +136,8 @@ class Server:
             os_pids, cookies = [each.os_pid for each in records], {each.cookie for each in records}
             waiting = keeper.beat if keeper is not None else lambda: None
             state.end_leftovers(os_pids, cookies, self.settings.orphans, waiting)
+            if keeper is not None:
+                take_priority(keeper.pid)
             state.add_lost_exits(only_detached=keeper is not None and keeper.follows_gafferd)
             survivors += [Survivor(each) for each in (*state.detached, *state.orphans)]
             return self._run(state, title, ready, keeper, kept, survivors)

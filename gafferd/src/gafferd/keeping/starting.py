@@ -92,6 +92,21 @@ def join_keeper(
     return _connect(connection, pid, watchdog, Program.current(background, log))
 
 
+def take_priority(keeper: int) -> None:
+    """Give all threads of this process the priority of its keeper, which raises it for the start.
+
+    Call it before processes are started, which inherit it.
+    """
+    try:
+        usual = os.getpriority(os.PRIO_PROCESS, keeper)
+    except ProcessLookupError:
+        usual = 0
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            if os.getpriority(os.PRIO_PROCESS, thread) < usual:
+                os.setpriority(os.PRIO_PROCESS, thread, usual)
+
+
 def _connect(connection: socket.socket, keeper: int, watchdog: float, program: "Program") -> KeeperLink:
     faulthandler.enable(2)  # the keeper ends a gafferd that hangs by SIGABRT
     link = KeeperLink(connection, keeper, watchdog)
