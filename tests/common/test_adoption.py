@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from gaffer.jobs.exits import ExitRecord
+from gaffer.jobs.failures import Failures, SlotFailures
 from gaffer.jobs.recorder import Past, Recorder
 from gaffer.jobs.records import ProcessRecord
 from gaffer.loop import new_loop
@@ -243,3 +244,12 @@ def test_the_group_of_one_that_has_exited_is_ours_only_while_its_parent_holds_it
             eventually(lambda: process.exit_status is not None)
             assert process.pins_group is holds
         assert not [pid for pid in procfs.all_pids() if is_member(pid, record.pgid)]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_back_off_goes_on_unless_the_definition_has_changed(same: bool) -> None:
+    config = ProcessConfig("j", "sleep 1000")
+    failures = Failures(config.launch_digest if same else "another", {1: SlotFailures(3, 3, time.monotonic() + 1000)})
+    with running_manager(past={"default.j": Past(failures=failures)}) as manager:
+        manager.load(config)
+        eventually(lambda: manager.info("j")["state"] == ("backoff" if same else "running"))

@@ -18,10 +18,12 @@ class SlotFailures(Struct, frozen=True):
 class Failures(Struct, frozen=True):
     """The failures of a job, for a manager that goes on with it. Times are monotonic seconds.
 
-    `slots` are by index. `exits`, `retries` and `paused_until` are those of flapping detection, `held` is whether it
-    pauses the job. `why` is the reason that the job shows.
+    `definition` is the launch digest of the definition that has failed, `slots` are by index. `exits`, `retries` and
+    `paused_until` are those of flapping detection, `held` is whether it pauses the job. `why` is the reason that the
+    job shows.
     """
 
+    definition: str
     slots: dict[int, SlotFailures] = {}
     exits: list[float] = []
     retries: int = 0
@@ -44,7 +46,8 @@ class JobFailures(JobQueries):
         exits, retries, paused_until = self._flaps.counted
         if not (slots or exits or retries):
             return None
-        return Failures(slots, exits, retries, max(0.0, paused_until), self.phase is Phase.HELD, self.why)
+        held = self.phase is Phase.HELD
+        return Failures(self.config.launch_digest, slots, exits, retries, max(0.0, paused_until), held, self.why)
 
     def _remember_failures(self, failures: Failures) -> list[tuple[Slot, float]]:
         """Go on with the failures that an earlier manager has counted; return the empty slots to delay, in seconds."""

@@ -56,7 +56,8 @@ class Loading:
             if desired.phase is not Phase.STARTED and each.record.slot and not each.exited:
                 self._executor.submit(job, ev.ProcessStopRequested(each.record.pid))
         if desired.phase is Phase.STARTED:
-            self._executor.submit(job, ev.StartRequested(desired.target, past.failures))
+            failures = past.failures if past.failures and past.failures.definition == job.config.launch_digest else None
+            self._executor.submit(job, ev.StartRequested(desired.target, failures))
 
     def _adopt(self, job: Job, survivor: Survivor, newest: Mapping[int, int]) -> None:
         record = survivor.record
