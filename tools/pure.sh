@@ -1,6 +1,8 @@
 #!/bin/sh
 # Run the tests marked as pure on each further Python version that is installed, in an environment .venv-VERSION.
-# Arguments are passed to pytest.
+#
+#   tools/pure.sh venv         only create or update the environments
+#   tools/pure.sh ARGUMENTS    pass them to pytest
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,5 +23,6 @@ for version in 3.12 3.13; do
     fi
     echo "Python $version: $found"
     PYTHON=$found VENV=.venv-$version tools/venv.sh tests
+    if [ "${1-}" = venv ]; then continue; fi
     ".venv-$version/bin/pytest" -q -n logical --dist loadfile -m pure "$@" $files
 done

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from support.docker import ROOT, has_base_image, make_base_image, run
-from support.needs import BASE_IMAGE, DOCKER, needs_base_image, needs_docker, needs_root
+from support.docker import BASE_IMAGE, DOCKER, ROOT, has_base_image, make_base_image, run
+from support.needs import needs_base_image, needs_docker, needs_root
 
 IMAGE = "gaffer-bare-machine"
 UID = 1234

@@ -11,8 +11,8 @@ import yaml
 
 from gafferd.config.file import load_config
 from support.daemons import command_path, gafferd
-from support.docker import run
-from support.needs import COMPOSE, needs_docker, needs_root, needs_systemd
+from support.docker import COMPOSE, run
+from support.needs import needs_docker, needs_root, needs_systemd
 from support.poll import eventually
 from support.strangers import OVERFLOW
 

@@ -1,4 +1,7 @@
-"""Images and containers for tests, through Debian's docker and docker-compose."""
+"""Images and containers for tests, through Debian's docker and docker-compose.
+
+As a program it makes the images that tests need; it does without any package.
+"""
 
 import json
 import shutil
@@ -8,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from support.needs import BASE_IMAGE, COMPOSE, DOCKER
-
+# Debian's client, by its path: another `docker` earlier on PATH may be a wrapper that knows no daemon.
+DOCKER = "/usr/bin/docker"
+COMPOSE = "/usr/bin/docker-compose"
+BASE_IMAGE = "debian:bookworm-slim"
 ROOT = Path(__file__).parents[2]
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 UNUSED = ("usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists")  # the real image lacks them too

@@ -17,16 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from support.docker import BASE_IMAGE, COMPOSE, DOCKER
 from support.strangers import STRANGER
 
 STRICT = os.environ.get("GAFFER_TEST_STRICT") == "1"
 
-# Debian's client, by its path: another `docker` earlier on PATH may be a wrapper that knows no daemon.
-DOCKER = "/usr/bin/docker"
-COMPOSE = "/usr/bin/docker-compose"
 NGINX = "/usr/sbin/nginx"
 SYSTEMD = "/lib/systemd/systemd"
-BASE_IMAGE = "debian:bookworm-slim"
 
 
 def _need(name: str, missing: Callable[[], str | None]) -> pytest.MarkDecorator:
