@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -211,9 +212,14 @@ def test_how_many_events_a_gap_reports(start: int, end: int, id: str, lost: int 
     assert Received("gap", {"from": start, "to": end}, id).lost == lost
 
 
-def test_the_pid_of_another_process_is_no_place_to_resume() -> None:
-    with gafferd() as first, Server(first.url) as server:
-        process = started(server, "echo", **ECHO_JOB)
+def test_the_pid_of_another_process_is_no_place_to_resume(tmp_path: Path) -> None:
+    script, config = tmp_path / "echo.py", tmp_path / "gafferd.ini"
+    script.write_text(ECHO)
+    command = f"{sys.executable} -I -S {script}"
+    config.write_text(f"[process:echo]\ncmd = {command}\nredirect_input = yes\nredirect_output = out\n")
+    with gafferd(str(config)) as first, Server(first.url) as server:
+        [pid] = eventually(lambda: server.get_job("echo").pids)
+        process = server.get_process(pid)
         with (
             following("gaffer", "-g", first.url, "recv", str(process.pid), "--tail=9") as recv,
             process.socket(reconnect=TIMEOUT) as channel,
@@ -222,10 +228,10 @@ def test_the_pid_of_another_process_is_no_place_to_resume() -> None:
             eventually(lambda: recv.lines == ["old"])
             first.kill()
             with (
-                gafferd("--bind", f"127.0.0.1:{first.port}") as second,
+                gafferd(str(config), "--bind", f"127.0.0.1:{first.port}") as second,
                 Server(second.url) as again,
             ):
-                assert started(again, "echo", **ECHO_JOB).pid == process.pid
+                assert eventually(lambda: again.get_job("echo").pids) == [pid]
                 with pytest.raises(errors.NotFound, match="has ended"):
                     channel.write("new\n")
                 status, [text] = ended(recv)
