@@ -618,8 +618,8 @@ class Core:
         return ()
 
     def _stop(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
-        self._stopping = True
         self._announced = _number(settings.get("STATUS", "0"), 0, 255)
+        self._stopping = True
         return ()
 
     def _acknowledge(self, value: str, settings: dict[str, str], now: float) -> Iterable[Action]:
