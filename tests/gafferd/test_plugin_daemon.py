@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import requests
 from gaffer.errors import ConfigError, Problem
 from gafferd.config.settings import resolve
 from gafferd.main import command, parse_options
-from support.daemons import Daemon, gafferd, run_command
+from support.daemons import Daemon, gafferd, lookupd, run_command
 from support.plugins import PluginTree, add_distribution, plugin_tree
 from support.poll import eventually
 
@@ -181,3 +182,34 @@ def test_sections_of_plugins_in_yaml(tree: PluginTree, tmp_path: Path) -> None:
     with gafferd("-c", str(config), "-p", str(tree.path)) as node:
         assert tree.notes() == ["a start", "a {'key': 'value', 'list': ['x', 'y'], 'deep': {'x': 'y'}}"]
     assert "unknown section" not in node.stderr
+
+
+WAITS = """import asyncio, os
+        async def wait():
+            while not os.path.exists({path!r}):
+                await asyncio.sleep(0.01)
+        return wait()"""
+
+
+def test_a_node_is_announced_once_its_plugins_work(tmp_path: Path) -> None:
+    tree, config, go = plugin_tree(tmp_path), tmp_path / "gafferd.ini", tmp_path / "go"
+    tree.add("slow", start=WAITS.format(path=str(go)))
+    config.write_text(f"[gaffer]\nmandatory = slow\nplugin_dir = {tree.path}\n")
+    with lookupd() as registry, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        state = ("--state-dir", str(tmp_path / "state"))
+        node = Daemon("gafferd", *state, "--bind", url[7:], "--lookupd-address", registry.url, str(config))
+        try:
+            for _ in range(30):
+                [link] = eventually(
+                    lambda: requests.get(f"{url}/health", timeout=10).json()["lookupds"],
+                    retry_on=(requests.ConnectionError,),
+                )
+                assert not link["connected"]
+            go.touch()
+            node.wait_for_line("listening on http:")
+            eventually(lambda: requests.get(f"{registry.url}/nodes", timeout=10).json()["nodes"])
+        finally:
+            node.stop()

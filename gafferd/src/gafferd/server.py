@@ -183,6 +183,7 @@ class Server:
             labels=self.settings.labels,
             cluster_key=self.cluster_key,
             ssl=self.lookup_tls,
+            held=True,
         )
         # Cookies are shared by all ports of a host, so each node needs its own cookie name.
         logins = Logins(f"gaffer-{state.node.id}")
@@ -259,6 +260,7 @@ class Server:
                 if keeper is not None:
                     keeper.ready()
                 service.ready()
+                loop.call_soon(announcer.open)  # clients are sent here only now
             run_contained(manager)
             return HANDOVER if signals.handing_over else manager.exit_code
         finally:

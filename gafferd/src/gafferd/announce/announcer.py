@@ -57,8 +57,8 @@ class Announcer:
     """Announces to the lookupds at `addresses` (http(s) URLs), over one connection each.
 
     `origin` is the public URL of the node, or a function that returns it once the node listens. `identity` comes from
-    the state directory. `ssl` is used for https addresses. Without addresses, it does nothing. Raises BadRequest for
-    an invalid address, name, origin or set of labels.
+    the state directory. `ssl` is used for https addresses. With `held` it connects only once `open` is called. Without
+    addresses, it does nothing. Raises BadRequest for an invalid address, name, origin or set of labels.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class Announcer:
         version: str = PROTOCOL_VERSION,
         cluster_key: str | None = None,
         ssl: SSLContext | None = None,
+        held: bool = False,
     ) -> None:
+        self._held = held
         self._name = check_node_name(name)
         self._origin = origin if callable(origin) else check_origin(origin)
         self._identity = identity
@@ -108,7 +110,7 @@ class Announcer:
         ]
 
     def start(self, loop: asyncio.AbstractEventLoop, manager: AnnouncedManager) -> None:
-        """Start announcing the jobs of `manager`."""
+        """Start announcing the jobs of `manager`, with `held` once `open` is called."""
         if not self._links:
             return
         self._source = manager
@@ -117,8 +119,14 @@ class Announcer:
         self._journal.update(manager.announced())
         self._states.update(manager.announced_states())
         manager.on_change(self._update)
-        for link in self._links:
-            link.start()
+        if not self._held:
+            self.open()
+
+    def open(self) -> None:
+        """Connect to the lookupds, on the loop, unless it was stopped."""
+        if self._source is not None:
+            for link in self._links:
+                link.start()
 
     def report(self, entry: AuditEntry) -> None:
         """Report an entry of the history to the lookupds, which list them for the whole cluster."""
