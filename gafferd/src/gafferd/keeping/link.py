@@ -419,7 +419,8 @@ class KeeperLink:
                 descriptors += [each.descriptor for each in self._held[name]]
                 lines += [f"FD={each.descriptor} {name}" for each in self._held[name]]
         for child in self._children.values():
-            lines += [*_registration(child), *([] if child.status is None else [_exit(child), f"AT={child.exited_at}"])]
+            lines += [*_registration(child), *([] if child.status is None else [_exit(child)])]
+            lines += [] if child.exited_at is None else [f"AT={child.exited_at:.3f}"]
         return "\n".join(lines) + "\n", descriptors
 
     def _beat(self) -> None:

@@ -290,8 +290,8 @@ class StateDir(Recorder):
             waiting,
         )
         self.detached += refused
-        left = [*self.detached, *self.orphans]
-        self._lost = [record for record in records if record not in left and self._made(record.cookie)]
+        kept = {record.cookie for record in (*self.detached, *self.orphans)}
+        self._lost = [record for record in records if record.cookie not in kept and self._made(record.cookie)]
         self._dirty = True
         self._write()
         return ended
