@@ -243,7 +243,7 @@ def test_a_gafferd_that_processes_wait_for_starts_with_priority() -> None:
         gafferd.send("READY=1")
         assert psutil.Process(gafferd.pid).nice() == os.nice(0)
         register(gafferd, gafferd.spawn("sleep", "1000"), "a")
-        assert psutil.Process(successor(above, gafferd).pid).nice() == -20
+        assert psutil.Process(successor(above, gafferd).pid).nice() == -10
 
 
 def test_gafferd_has_the_limits_of_its_user() -> None:

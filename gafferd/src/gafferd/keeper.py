@@ -1482,7 +1482,7 @@ def _write_oom_score(pid: int, score: bytes) -> bool:
 def _raise_priority(pid: int) -> None:
     """Let a gafferd start before the processes that wait for it, if permitted, until it takes our priority."""
     try:
-        os.setpriority(os.PRIO_PROCESS, pid, -20)
+        os.setpriority(os.PRIO_PROCESS, pid, -10)
     except OSError:
         pass
 
